@@ -1,0 +1,1 @@
+"""Reading runs: scores of map folders, tables, means over seeds."""

@@ -1,0 +1,78 @@
+"""Means over seeds: what `SEEDS="0 1 2"` ends in."""
+
+import csv
+import io
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from frugalseg.errors import RunFolderError
+from frugalseg.run import read_json, write_json
+
+Aggregate = dict[str, dict[str, float]]
+
+
+def finished_stages(experiment: Path, prefix: str = "score") -> dict[str, dict[int, dict[str, float]]]:
+    """Metrics of an experiment's finished stages, by stage (with its fold, where there is one) and seed.
+
+    Args:
+        experiment: `runs/<experiment>[-<name>]`.
+        prefix: of the stages' names.
+
+    Returns:
+        stage -> seed -> flat metrics; stages without `done.json` are left out.
+
+    Raises:
+        RunFolderError: a metrics file is damaged.
+    """
+    found: dict[str, dict[int, dict[str, float]]] = defaultdict(dict)
+    for done in sorted(experiment.glob(f"**/seed*/{prefix}*/done.json")):
+        stage = done.parent.relative_to(experiment)
+        if ".old-" in stage.name:
+            continue
+        seed = int(re.sub(r"\D", "", stage.parts[-2]) or 0)
+        name = "/".join([*stage.parts[:-2], stage.name])
+        found[name][seed] = {k: float(v) for k, v in read_json(done.parent / "metrics.json").items()}
+    return dict(found)
+
+
+def aggregate(by_seed: dict[int, dict[str, float]]) -> Aggregate:
+    """Mean, sample standard deviation (0 for one seed), number and values of every key over seeds."""
+    keys = sorted({key for metrics in by_seed.values() for key in metrics})
+    result: Aggregate = {}
+    for key in keys:
+        values = {seed: metrics[key] for seed, metrics in sorted(by_seed.items()) if key in metrics}
+        numbers = np.array(list(values.values()))
+        std = float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0
+        seeds = {f"seed{seed}": value for seed, value in values.items()}
+        result[key] = {"mean": float(numbers.mean()), "std": std, "n": float(len(numbers)), **seeds}
+    return result
+
+
+def write_aggregates(experiment: Path) -> dict[str, Aggregate]:
+    """Aggregate every finished score stage and write `<stage>.json` and `<stage>.csv` under `aggregate/`.
+
+    Returns:
+        stage -> aggregate.
+
+    Raises:
+        RunFolderError: nothing has finished there.
+    """
+    stages = finished_stages(experiment)
+    if not stages:
+        raise RunFolderError(f"{experiment}: holds no finished score stage; run its make target first")
+    aggregates = {stage: aggregate(by_seed) for stage, by_seed in stages.items()}
+    for stage, rows in aggregates.items():
+        target = experiment / "aggregate" / stage
+        write_json(target.with_suffix(".json"), dict(rows))
+        columns = sorted({column for row in rows.values() for column in row}, key=lambda c: (c.startswith("seed"), c))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["key", *columns])
+        writer.writeheader()
+        writer.writerows({"key": key, **row} for key, row in rows.items())
+        temporary = target.with_name(f".{target.name}.csv.tmp")
+        temporary.write_text(text.getvalue())
+        temporary.replace(target.with_suffix(".csv"))
+    return aggregates

@@ -1,0 +1,59 @@
+"""Write class maps, one file per image, so that making them can stop anywhere and continue."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from frugalseg.batch import SkipsIds
+
+
+class CamWriter(Callback):
+    """Store each prediction as `<folder>/<id>.npz`: plain arrays, no pickled objects.
+
+    A file is written under a temporary name and renamed, so it is whole or absent; ids whose file is there are taken
+    out of the loader before anything is decoded. Under DDP every rank writes its own images.
+
+    Args:
+        folder: None for `maps` in the run folder.
+        compress: deflate the arrays; float16 maps shrink to about half.
+    """
+
+    def __init__(self, folder: str | None = None, compress: bool = True) -> None:
+        self.folder = folder
+        self.save = np.savez_compressed if compress else np.savez
+
+    def target(self, trainer: Trainer) -> Path:
+        """The folder that the maps go to."""
+        return Path(self.folder) if self.folder else Path(trainer.default_root_dir) / "maps"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Tell the data module which ids are on disk."""
+        if stage != "predict":
+            return
+        target = self.target(trainer)
+        target.mkdir(parents=True, exist_ok=True)
+        present = {path.stem for path in target.glob("*.npz") if not path.name.startswith(".")}
+        # every rank must leave out the same ids, however far the others have written meanwhile
+        present = trainer.strategy.broadcast(present)
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(data, SkipsIds):
+            data.skip(present)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write one prediction: `outputs["arrays"]` under `outputs["id"]`."""
+        path = self.target(trainer) / f"{outputs['id']}.npz"
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
+        with temporary.open("wb") as file:
+            self.save(file, **outputs["arrays"])
+        temporary.replace(path)

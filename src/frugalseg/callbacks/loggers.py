@@ -1,0 +1,79 @@
+"""Loggers of a run folder: CSV always, Weights & Biases offline unless a key is present."""
+
+import csv
+import netrc
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+from frugalseg.errors import RunFolderError
+
+
+class RunNames(Protocol):
+    """What a tracker wants to know of a run."""
+
+    experiment: str
+    stage: str
+    name: str
+    fold: int | None
+
+
+def csv_logger(folder: Path) -> CSVLogger:
+    """A CSV logger that writes `metrics.csv` and, in a continued run, keeps the rows that are there.
+
+    Raises:
+        RunFolderError: an existing `metrics.csv` cannot be read.
+    """
+    path = folder / "metrics.csv"
+    rows: list[dict[str, Any]] = []
+    if path.is_file():
+        try:
+            with path.open(newline="") as file:
+                rows = [{k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+        except (OSError, csv.Error, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{path}: not readable ({error}); delete it to go on without the old rows") from error
+    logger = CSVLogger(folder, name="", version="")
+    if rows:
+        # Lightning deletes an older file; its rows go in front of the new ones instead
+        writer = logger.experiment
+        writer.metrics = rows
+    return logger
+
+
+def has_key() -> bool:
+    """Whether W&B could log in without asking: an environment variable or an entry of netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return any("wandb" in host for host in netrc.netrc().hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def wandb_logger(folder: Path, run: RunNames) -> WandbLogger | None:
+    """A W&B logger with a run id that stays the same when the run is continued; None where W&B is disabled.
+
+    Args:
+        folder: the run folder; W&B writes to its `wandb/`, the id is kept in `wandb-id.txt`.
+        run: names of experiment and stage, used as group and job type.
+    """
+    if os.environ.get("WANDB_MODE") == "disabled":
+        return None
+    import wandb
+
+    record = folder / "wandb-id.txt"
+    identity = record.read_text().strip() if record.is_file() else wandb.sdk.lib.runid.generate_id()
+    record.write_text(identity + "\n")
+    offline = os.environ.get("WANDB_MODE") == "offline" or not has_key()
+    return WandbLogger(
+        name="/".join(folder.parts[-3:]),
+        save_dir=str(folder),
+        project=os.environ.get("WANDB_PROJECT", "frugalseg"),
+        id=identity,
+        resume="allow",
+        offline=offline,
+        group=run.experiment,
+        job_type=run.stage,
+    )

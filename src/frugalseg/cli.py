@@ -1,0 +1,81 @@
+"""The command line: fit, validate, test and predict through LightningCLI, and the verbs of `commands/`.
+
+`main(args)` is what tests call; it returns the exit code. An error that a user can cause ends in one line and code 2.
+"""
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from frugalseg._version import __version__
+from frugalseg.commands import VERBS
+from frugalseg.errors import FrugalsegError
+
+TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: command-line words; None takes them from the shell.
+
+    Returns:
+        0 when all went well, 2 for an error that the user can mend.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    _log_to_stderr()
+    if not words or words[0] in {"-h", "--help"}:
+        print(_usage())
+        return 0
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    try:
+        return _dispatch(words)
+    except FrugalsegError as error:
+        line = " ".join(str(error).split())
+        print(f"frugalseg: error: {line}", file=sys.stderr)
+        return 2
+
+
+def _log_to_stderr() -> None:
+    """Show the package's own log; other libraries keep theirs."""
+    log = logging.getLogger("frugalseg")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+
+
+def console() -> None:
+    """Entry point of the `frugalseg` script."""
+    sys.exit(main())
+
+
+def _dispatch(words: list[str]) -> int:
+    if words[0] in VERBS:
+        code: int = importlib.import_module(f"frugalseg.commands.{words[0]}").run(words[1:])
+        return code
+    if words[0] not in TRAINER_COMMANDS:
+        print(_usage(), file=sys.stderr)
+        raise FrugalsegError(f"no such command: {words[0]!r}; see `frugalseg --help`")
+    # Lightning and timm take seconds to import: only commands that train pay for them
+    from frugalseg.training import run_trainer
+
+    return run_trainer(words)
+
+
+def _usage() -> str:
+    verbs: dict[str, Any] = {
+        "fit": "train a task",
+        "validate": "score a checkpoint on the validation split",
+        "test": "score a checkpoint on the test split",
+        "predict": "write predictions of a checkpoint",
+        **VERBS,
+    }
+    rows = "\n".join(f"  {name:<10} {text}" for name, text in verbs.items())
+    return f"usage: frugalseg COMMAND [--help] ...\n\n{rows}"

@@ -1,0 +1,12 @@
+"""Verbs that need no Trainer: one short file each, with `run(argv) -> int`.
+
+`VERBS` maps the verb to one line of help; the module of the same name is imported when the verb is used.
+"""
+
+VERBS = {
+    "data": "check a data set on disk: `frugalseg data check voc --root ROOT`",
+    "evaluate": "score a folder of class maps against masks",
+    "miniature": "write a small synthetic world in a benchmark's official layout",
+    "report": "print the tables of finished runs and their mean over seeds",
+    "show": "draw a grid of a data module's samples, masks and augmentations",
+}

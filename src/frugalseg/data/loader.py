@@ -1,0 +1,133 @@
+"""Datasets and loaders: from samples to batches."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import cv2
+from torch.utils.data import DataLoader, Dataset
+
+from frugalseg.data.base import Sample
+from frugalseg.data.recipes import Batch, Item, Recipe
+from frugalseg.data.sampler import Draw, TrainSampler, draw_rng
+from frugalseg.errors import CheckpointError, FrugalsegError
+
+
+class TrainItems(Dataset[Batch]):
+    """Training batches, addressed by the list of draws that `TrainSampler` yields.
+
+    Args:
+        samples: the split.
+        recipe: makes items.
+        num_classes: K, with the background.
+        seed: seed of the items' randomness.
+    """
+
+    def __init__(self, samples: Sequence[Sample], recipe: Recipe, num_classes: int, seed: int) -> None:
+        self.samples, self.recipe, self.num_classes, self.seed = samples, recipe, num_classes, seed
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.samples)
+
+    def __getitem__(self, draws: list[Draw]) -> Batch:
+        """Make the batch of these draws."""
+        samples = [self.samples[index] for index, _ in draws]
+        return self.recipe.train_batch(samples, self.num_classes, [draw_rng(self.seed, draw) for _, draw in draws])
+
+
+class EvaluationItems(Dataset[Item]):
+    """Whole images in the split's order.
+
+    Args:
+        samples: the split.
+        recipe: makes items.
+        num_classes: K, with the background.
+    """
+
+    def __init__(self, samples: Sequence[Sample], recipe: Recipe, num_classes: int) -> None:
+        self.samples, self.recipe, self.num_classes = samples, recipe, num_classes
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Item:
+        """Make one item."""
+        return self.recipe.evaluation_item(self.samples[index], self.num_classes)
+
+
+class Loader(DataLoader[Any]):
+    """A DataLoader that counts what it hands out and keeps users' errors to one line."""
+
+    given = 0
+    """Batches of the current epoch that the consumer has got."""
+
+    def __iter__(self) -> "_Batches":  # type: ignore[override]
+        """Begin an epoch."""
+        self.given = 0
+        return _Batches(self, super().__iter__())
+
+
+class _Batches(Iterator[Any]):
+    def __init__(self, loader: Loader, batches: Iterator[Any]) -> None:
+        self.loader, self.batches = loader, batches
+
+    def __next__(self) -> Any:  # noqa: ANN401 - whatever the recipe makes
+        try:
+            batch = next(self.batches)
+        except FrugalsegError as error:
+            # torch re-raises a worker's error with the whole traceback as its text; the last line holds ours
+            last = str(error).rstrip().rsplit("\n", 1)
+            raise (type(error)(last[1].partition(": ")[2]) if len(last) == 2 else error) from None
+        self.loader.given += 1
+        return batch
+
+
+class TrainLoader(Loader):
+    """A loader that knows its position in the training; its sampler is a `TrainSampler`.
+
+    The data module saves the position; `state_dict` says what a position counts, so that none is mistaken for another.
+    Having it also tells Lightning that resuming inside an epoch is safe.
+    """
+
+    began = (0, 0)
+    """(epoch, batches left out) of the current iteration."""
+
+    def __iter__(self) -> "_Batches":  # type: ignore[override]
+        """Begin an epoch where the sampler says."""
+        sampler = cast(TrainSampler, self.sampler)
+        self.began = (sampler.epoch, sampler.start)
+        return super().__iter__()
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(epoch, batches of it handed out so far)."""
+        epoch, start = self.began
+        return epoch, start + self.given
+
+    def state_dict(self) -> dict[str, int]:
+        """What a position counts: samples of the split, samples per step over all ranks, seed."""
+        sampler = cast(TrainSampler, self.sampler)
+        return {"samples": sampler.n, "step": sampler.batch_size * sampler.world, "seed": sampler.seed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Check that a position inside an epoch means the same here.
+
+        Args:
+            state: `state_dict` of the fit that is resumed.
+
+        Raises:
+            CheckpointError: it does not, and the fit would go on inside an epoch.
+        """
+        here = self.state_dict()
+        if cast(TrainSampler, self.sampler).start and state != here:
+            changed = ", ".join(f"{key} {state.get(key)} -> {here[key]}" for key in here if state.get(key) != here[key])
+            raise CheckpointError(
+                f"the checkpoint was saved inside an epoch of other batches ({changed}); resume with the same split,"
+                " batch size, devices and seed, or from a checkpoint saved at the end of an epoch"
+            )
+
+
+def quiet_worker(_worker: int) -> None:
+    """Keep OpenCV to one thread per worker: workers are the parallelism."""
+    cv2.setNumThreads(0)

@@ -1,0 +1,248 @@
+"""The LightningDataModule that all benchmarks share."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.loops.progress import _ProcessedTracker
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from frugalseg.data.base import ClassTable, Sample, count_tags, first_five
+from frugalseg.data.loader import EvaluationItems, Loader, TrainItems, TrainLoader, quiet_worker
+from frugalseg.data.pseudo import PseudoLabels
+from frugalseg.data.recipes import MultiScale, Recipe
+from frugalseg.data.sampler import ExactSampler, TrainSampler
+from frugalseg.errors import ConfigError, DatasetError
+
+_ROLES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+
+
+class SegmentationData(LightningDataModule, ABC):
+    """Splits of one benchmark through a recipe.
+
+    A benchmark adds `describe` and `index`. Training resumes inside an epoch: `state_dict` holds the position.
+
+    Args:
+        root: folder of the data set.
+        recipe: what an item is in training, validation and testing.
+        predict_recipe: what an item is in prediction; None for `MultiScale()`.
+        train_split: split that is trained on.
+        val_split: split that is validated on.
+        test_split: split that is tested on.
+        predict_split: split that is predicted.
+        batch_size: training images per process and step; evaluation takes one image at a time.
+        num_workers: loader processes.
+        seed: seed of order and augmentation; None takes PL_GLOBAL_SEED, else 0.
+        pseudo_labels: folder of masks that replace the training split's.
+        limit: use only the first so many samples of each split; for smoke runs.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        recipe: Recipe,
+        predict_recipe: Recipe | None = None,
+        train_split: str = "train",
+        val_split: str = "val",
+        test_split: str = "val",
+        predict_split: str = "train",
+        batch_size: int = 16,
+        num_workers: int = 2,
+        seed: int | None = None,
+        pseudo_labels: str | Path | None = None,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or num_workers < 0 or (limit is not None and limit < 1):
+            raise ConfigError("data.batch_size and data.limit must be at least 1, data.num_workers at least 0")
+        self.root = Path(root)
+        self.recipe = recipe
+        self.predict_recipe = predict_recipe or MultiScale()
+        self.splits = {"train": train_split, "val": val_split, "test": test_split, "predict": predict_split}
+        self.batch_size, self.num_workers, self.limit = batch_size, num_workers, limit
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
+        self.pseudo_labels = pseudo_labels
+        self.classes: ClassTable = self.describe()
+        self._samples: dict[str, list[Sample]] = {}
+        self._skip: set[str] = set()
+        self._resume: tuple[int, int] | None = None
+        self._train_loader: TrainLoader | None = None
+
+    @abstractmethod
+    def describe(self) -> ClassTable:
+        """Name the classes without touching images; a missing root is no error here."""
+
+    @abstractmethod
+    def index(self, split: str) -> list[Sample]:
+        """List the samples of a split.
+
+        Args:
+            split: name of the split.
+
+        Raises:
+            DatasetNotFoundError: the root is not there.
+            DatasetError: images are missing, or the split is empty.
+        """
+
+    @property
+    def num_classes(self) -> int:
+        """K, with the background."""
+        return self.classes.num_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """K names, background first."""
+        return self.classes.names
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        """(256, 3) uint8."""
+        return self.classes.palette
+
+    @property
+    def class_counts(self) -> NDArray[np.int64]:
+        """(C,) training images per foreground class."""
+        return count_tags(self.samples("train"), self.num_classes - 1)
+
+    def samples(self, role: str) -> list[Sample]:
+        """Samples of a role, listed on first use.
+
+        Args:
+            role: "train", "val", "test" or "predict".
+
+        Raises:
+            ConfigError: the training recipe is for prediction only.
+            DatasetNotFoundError: the root or the pseudo labels are not there.
+            DatasetError: something that the recipe needs is missing.
+        """
+        if role not in self._samples:
+            recipe = self._recipe(role)
+            if role == "train" and not recipe.trains:
+                raise ConfigError(f"{type(recipe).__name__} cannot train; set data.recipe to Tags or Segment")
+            found = self.index(self.splits[role])[: self.limit]
+            if role == "train" and self.pseudo_labels is not None:
+                found = PseudoLabels(self.pseudo_labels).over(found)
+            self._demand(recipe, role, found)
+            self._samples[role] = found
+        return self._samples[role]
+
+    def setup(self, stage: str | None = None) -> None:
+        """List the splits that a stage needs.
+
+        Args:
+            stage: "fit", "validate", "test", "predict", or None for all.
+        """
+        if stage in (None, "fit"):  # Lightning loads a checkpoint after this: what is left over is another fit's
+            self._resume = self._train_loader = None
+        for role in _ROLES[stage] if stage else dict.fromkeys(role for roles in _ROLES.values() for role in roles):
+            self.samples(role)
+
+    def skip(self, ids: set[str]) -> None:
+        """Leave these ids out of the next predict loader.
+
+        Args:
+            ids: ids whose predictions are on disk already.
+        """
+        self._skip = set(ids)
+
+    def train_dataloader(self) -> TrainLoader:
+        """Shuffled batches, from where the checkpoint says on.
+
+        Raises:
+            ConfigError: Lightning would replace the sampler.
+            DatasetError: the split has less images than one step takes.
+        """
+        if self.trainer and getattr(self.trainer, "overfit_batches", None):  # set by Lightning without a declaration
+            raise ConfigError("trainer.overfit_batches replaces the training sampler; use data.limit instead")
+        samples, (rank, world) = self.samples("train"), self._place()
+        epoch, start = self._resume or (self.trainer.current_epoch if self.trainer else 0, 0)
+        self._resume = None
+        sampler = TrainSampler(len(samples), self.batch_size, self.seed, rank, world, epoch=epoch, start=start)
+        if not len(sampler):
+            raise DatasetError(
+                f"split {self.splits['train']} of {self.root} has {len(samples)} images, one step takes"
+                f" {self.batch_size} x {world}: lower data.batch_size or raise data.limit"
+            )
+        items = TrainItems(samples, self.recipe, self.num_classes, self.seed)
+        # batch_size None: the sampler yields whole batches
+        self._train_loader = TrainLoader(items, sampler=sampler, batch_size=None, **self._loading(keep_workers=True))
+        return self._train_loader
+
+    def val_dataloader(self) -> Loader:
+        """Whole images of the validation split, one at a time."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> Loader:
+        """Whole images of the test split, one at a time."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> Loader:
+        """Whole images of the predict split that are not skipped, one at a time."""
+        return self._evaluation_loader("predict")
+
+    def state_dict(self) -> dict[str, int]:
+        """Position of a running fit.
+
+        Returns:
+            Epoch and number of its batches that were trained; {} outside of a fit.
+        """
+        if self._train_loader is None or self.trainer is None:
+            return {}
+        epoch, batch = self._train_loader.position
+        progress = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.current)
+        batch -= max(0, progress.ready - progress.processed)  # fetched, but its step has not been taken
+        if batch >= self.trainer.num_training_batches:
+            epoch, batch = epoch + 1, 0
+        return {"epoch": epoch, "batch": batch}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Take a position over for the next train loader.
+
+        Args:
+            state_dict: what `state_dict` gave.
+        """
+        self._resume = state_dict["epoch"], state_dict["batch"]
+
+    def _recipe(self, role: str) -> Recipe:
+        return self.predict_recipe if role == "predict" else self.recipe
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _evaluation_loader(self, role: str) -> Loader:
+        samples, recipe = self.samples(role), self._recipe(role)
+        if role == "predict" and self._skip:
+            samples, self._skip = [sample for sample in samples if sample.id not in self._skip], set()
+        items: Dataset[Any] = EvaluationItems(samples, recipe, self.num_classes)
+        sampler = ExactSampler(len(samples), *self._place())
+        keep = role == "val"  # the others are read once
+        return Loader(items, sampler=sampler, batch_size=1, collate_fn=recipe.collate, **self._loading(keep))
+
+    def _loading(self, keep_workers: bool) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": keep_workers and self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "worker_init_fn": quiet_worker,
+            # its own, because a loader draws a number per epoch: from torch's it would shift the model's random numbers
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
+
+    def _demand(self, recipe: Recipe, role: str, samples: Sequence[Sample]) -> None:
+        where = f"split {self.splits[role]} of {self.root}"
+        if recipe.needs_tags and (bare := [sample.id for sample in samples if sample.tags is None]):
+            raise DatasetError(
+                f"{where}: {len(bare)} of {len(samples)} ids have no image-level labels, first {first_five(bare)};"
+                " add their Annotations/<id>.xml or choose another split"
+            )
+        if recipe.needs_masks and role != "predict" and (bare := [s.id for s in samples if s.mask is None]):
+            raise DatasetError(
+                f"{where}: {len(bare)} of {len(samples)} ids have no mask, first {first_five(bare)};"
+                " add the masks, set data.masks or data.pseudo_labels, or choose another split"
+            )

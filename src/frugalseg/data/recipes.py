@@ -1,0 +1,306 @@
+"""What one item is: `Tags`, `Segment`, `MultiScale`. Any benchmark takes any recipe that its labels allow."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import default_collate, get_worker_info
+
+from frugalseg.batch import IGNORE_INDEX, ScalesBatch, SegBatch, TagBatch
+from frugalseg.data.base import Sample
+from frugalseg.data.crop import Placement, place_mask, random_placement, whole
+from frugalseg.data.io import read_image, read_mask
+from frugalseg.data.normalise import IMAGENET_MEAN, IMAGENET_STD, Normaliser
+from frugalseg.data.transforms import Augment
+from frugalseg.errors import ConfigError, DatasetError
+
+Item = dict[str, Any]
+Batch = TagBatch | SegBatch | ScalesBatch
+Triple = tuple[float, float, float]
+B = TypeVar("B", bound=Batch)
+
+
+Out = NDArray[np.float32] | None
+
+
+class Recipe(ABC):
+    """How samples become items and items become a batch.
+
+    Attributes:
+        needs_tags: every sample must have image-level labels, in every stage.
+        needs_masks: every sample must have a mask, except when predicting.
+        trains: there are training items.
+    """
+
+    needs_tags = False
+    needs_masks = False
+    trains = True
+
+    @abstractmethod
+    def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
+        """Make a training item; all randomness comes from `rng`.
+
+        Args:
+            sample: what to read.
+            num_classes: K, with the background.
+            rng: random numbers of this draw.
+            out: canvas for the item's image; None makes one.
+        """
+
+    def train_batch(self, samples: Sequence[Sample], num_classes: int, rngs: Sequence[np.random.Generator]) -> Batch:
+        """Make a training batch.
+
+        Args:
+            samples: what to read.
+            num_classes: K, with the background.
+            rngs: random numbers of each draw.
+        """
+        return self.collate(
+            [self.train_item(sample, num_classes, rng) for sample, rng in zip(samples, rngs, strict=True)]
+        )
+
+    @abstractmethod
+    def evaluation_item(self, sample: Sample, num_classes: int) -> Item:
+        """Make an item without randomness: the whole image.
+
+        Args:
+            sample: what to read.
+            num_classes: K, with the background.
+        """
+
+    @abstractmethod
+    def collate(self, items: Sequence[Item]) -> Batch:
+        """Put items into one batch.
+
+        Args:
+            items: at least one.
+
+        Raises:
+            ConfigError: the items' sizes differ.
+        """
+
+
+class _OneImage(Recipe):
+    """What `Tags` and `Segment` share: one image per item, on a canvas if there is a crop."""
+
+    def __init__(self, crop: int | None, augment: Augment, mean: Triple, std: Triple) -> None:
+        self.crop, self.augment, self.normaliser = crop, augment, Normaliser(mean, std)
+
+    def train_batch(self, samples: Sequence[Sample], num_classes: int, rngs: Sequence[np.random.Generator]) -> Batch:
+        """Make a training batch, each image straight onto its place in it."""
+        if self.crop is None:
+            return super().train_batch(samples, num_classes, rngs)
+        images = _empty((len(samples), 3, self.crop, self.crop))
+        made = zip(samples, rngs, images.numpy(), strict=True)
+        items = [self.train_item(sample, num_classes, rng, out) for sample, rng, out in made]
+        rest = default_collate([{key: value for key, value in item.items() if key != "image"} for item in items])
+        return cast(Batch, {"image": images, **rest})
+
+    def _picture(self, sample: Sample, image: NDArray[np.uint8], placement: Placement, out: Out = None) -> Item:
+        canvas = torch.from_numpy(self.normaliser.onto_canvas(image, placement, out))
+        return {"id": sample.id, "image": canvas, "box": torch.tensor(placement.box)}
+
+
+class Tags(_OneImage):
+    """Image with image-level labels: a `TagBatch`.
+
+    The defaults are SFC's published VOC recipe: a random crop, nothing else.
+
+    Args:
+        crop: side of the training canvas; None takes the whole image (images of one size, or batch size 1).
+        long_side: rescale the longer side to a uniform integer lo..hi; None for off.
+        flip: probability of a horizontal flip.
+        mean: channel means on the scale 0..1.
+        std: channel standard deviations.
+    """
+
+    needs_tags = True
+
+    def __init__(
+        self,
+        crop: int | None = 512,
+        long_side: tuple[int, int] | None = None,
+        flip: float = 0.0,
+        mean: Triple = IMAGENET_MEAN,
+        std: Triple = IMAGENET_STD,
+    ) -> None:
+        super().__init__(crop, Augment(long_side=long_side, flip=flip), mean, std)
+
+    def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
+        """Make (3, S, S) image, (C,) tags, (4,) box."""
+        image, _ = self.augment(read_image(sample.image), None, rng)
+        item = self._picture(sample, image, _place(image, self.crop, rng), out)
+        item["tags"] = tags_vector(sample, num_classes - 1)
+        return item
+
+    def evaluation_item(self, sample: Sample, num_classes: int) -> Item:
+        """Make the whole image, its tags and, where there is one, its mask."""
+        image = read_image(sample.image)
+        item = self._picture(sample, image, whole(_size(image)))
+        item["tags"] = tags_vector(sample, num_classes - 1)
+        if sample.mask is not None:
+            ids = read_mask(sample.mask, num_classes, _size(image), sample.image)
+            item["mask"] = torch.from_numpy(ids.astype(np.int64))
+        return item
+
+    def collate(self, items: Sequence[Item]) -> TagBatch:
+        """Stack items; see `TagBatch` for shapes."""
+        return cast(TagBatch, _stack(items))
+
+
+class Segment(_OneImage):
+    """Image with mask: a `SegBatch`.
+
+    Args:
+        crop: side of the training canvas; None takes the whole image (images of one size, or batch size 1).
+        scale: both sides times a uniform number lo..hi before the crop; None for off.
+        flip: probability of a horizontal flip.
+        colour: strength of the colour jitter; 0 for off.
+        mean: channel means on the scale 0..1.
+        std: channel standard deviations.
+    """
+
+    needs_masks = True
+
+    def __init__(
+        self,
+        crop: int | None = 512,
+        scale: tuple[float, float] | None = (0.5, 1.5),
+        flip: float = 0.5,
+        colour: float = 0.0,
+        mean: Triple = IMAGENET_MEAN,
+        std: Triple = IMAGENET_STD,
+    ) -> None:
+        super().__init__(crop, Augment(scale=scale, flip=flip, colour=colour), mean, std)
+
+    def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
+        """Make (3, S, S) image, (S, S) mask, (4,) box."""
+        image = read_image(sample.image)
+        image, mask = self.augment(image, self._mask(sample, num_classes, image), rng)
+        placement = _place(image, self.crop, rng)
+        item = self._picture(sample, image, placement, out)
+        item["mask"] = torch.from_numpy(place_mask(cast(NDArray[np.uint8], mask), placement, IGNORE_INDEX))
+        return item
+
+    def evaluation_item(self, sample: Sample, num_classes: int) -> Item:
+        """Make the whole image and its mask; where there is none (prediction), every pixel is 255."""
+        image = read_image(sample.image)
+        placement = whole(_size(image))
+        item = self._picture(sample, image, placement)
+        item["mask"] = torch.from_numpy(place_mask(self._mask(sample, num_classes, image), placement, IGNORE_INDEX))
+        return item
+
+    def collate(self, items: Sequence[Item]) -> SegBatch:
+        """Stack items; see `SegBatch` for shapes."""
+        return cast(SegBatch, _stack(items))
+
+    def _mask(self, sample: Sample, num_classes: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if sample.mask is None:
+            return np.full(_size(image), IGNORE_INDEX, np.uint8)
+        return read_mask(sample.mask, num_classes, _size(image), sample.image)
+
+
+class MultiScale(Recipe):
+    """One image at several scales, each with its mirror image: a `ScalesBatch`, for prediction only.
+
+    Args:
+        scales: factors; a side becomes round(factor * side) by Pillow's bicubic on uint8; 1 is the untouched image.
+        mean: channel means on the scale 0..1.
+        std: channel standard deviations.
+    """
+
+    trains = False
+
+    def __init__(
+        self,
+        scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0),
+        mean: Triple = IMAGENET_MEAN,
+        std: Triple = IMAGENET_STD,
+    ) -> None:
+        self.scales = scales
+        self.normaliser = Normaliser(mean, std)
+
+    def train_item(self, *_: object, **__: object) -> Item:
+        """Refuse.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("MultiScale is a recipe for prediction; train with Tags or Segment (data.recipe)")
+
+    def evaluation_item(self, sample: Sample, num_classes: int) -> Item:
+        """Make one (2, 3, H_s, W_s) tensor per scale, and tags where they are known."""
+        image = read_image(sample.image)
+        images = [torch.from_numpy(self.normaliser.pair(_resized(image, scale))) for scale in self.scales]
+        item: Item = {"id": sample.id, "images": images, "size": _size(image)}
+        if sample.tags is not None:
+            item["tags"] = tags_vector(sample, num_classes - 1)
+        return item
+
+    def collate(self, items: Sequence[Item]) -> ScalesBatch:
+        """Wrap one item; see `ScalesBatch` for shapes.
+
+        Raises:
+            ConfigError: more than one item.
+        """
+        if len(items) != 1:
+            raise ConfigError(f"MultiScale takes one image per batch, not {len(items)}")
+        (item,) = items
+        batch = ScalesBatch(id=[item["id"]], images=item["images"], size=item["size"])
+        if "tags" in item:
+            batch["tags"] = item["tags"][None]
+        return batch
+
+
+def tags_vector(sample: Sample, classes: int) -> Tensor:
+    """Turn a sample's tags into (C,) float32 of zeros and ones.
+
+    Args:
+        sample: the sample.
+        classes: C, number of foreground classes.
+
+    Raises:
+        DatasetError: the sample has no tags.
+    """
+    if sample.tags is None:
+        raise DatasetError(f"{sample.id}: no image-level labels; add its Annotations/{sample.id}.xml")
+    vector = torch.zeros(classes)
+    vector[list(sample.tags)] = 1
+    return vector
+
+
+def _size(image: NDArray[np.uint8]) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
+
+
+def _place(image: NDArray[np.uint8], crop: int | None, rng: np.random.Generator) -> Placement:
+    return whole(_size(image)) if crop is None else random_placement(_size(image), crop, rng)
+
+
+def _empty(shape: tuple[int, ...]) -> Tensor:
+    if get_worker_info() is None:
+        return torch.empty(shape)
+    # in a worker, straight into the memory that the main process will read, as default_collate does
+    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(4 * math.prod(shape))  # type: ignore[no-untyped-call]
+    return torch.empty(0).set_(storage).view(shape)
+
+
+def _resized(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    if scale == 1:
+        return image
+    height, width = (max(1, round(scale * side)) for side in _size(image))
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _stack(items: Sequence[Item]) -> dict[str, Any]:
+    if len(sizes := {tuple(item["image"].shape[1:]) for item in items}) > 1:
+        raise ConfigError(f"images of {len(sizes)} sizes in one batch: set a crop in the recipe, or batch_size to 1")
+    # default_collate stacks straight into shared memory when it runs in a worker
+    batch: dict[str, Any] = default_collate(list(items))
+    return batch

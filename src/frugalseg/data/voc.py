@@ -1,0 +1,250 @@
+"""PASCAL VOC 2012 with the SBD masks (trainaug): all that is true of this data set and nothing else."""
+
+import logging
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from frugalseg.data.base import ClassTable, Sample, first_five
+from frugalseg.data.lists import packaged_splits, parse_ids, read_ids, read_labels
+from frugalseg.data.module import SegmentationData
+from frugalseg.data.recipes import Recipe
+from frugalseg.errors import DatasetError, DatasetNotFoundError
+from frugalseg.ops.palette import voc_palette
+
+log = logging.getLogger(__name__)
+
+Masks = Literal["SegmentationClass", "SegmentationClassAug"]
+
+NAMES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+COUNTS = {"train": 1464, "trainaug": 10582, "trainval": 2913, "val": 1449, "test": 1456}
+"""Published number of ids per split."""
+CLASS_COUNTS = (590, 504, 705, 468, 714, 393, 1150, 1005, 1228, 267, 613, 1188, 445, 492, 4155, 522, 300, 649, 503, 567)
+"""Images of trainaug per foreground class."""
+
+
+class Source(NamedTuple):
+    """Where a file of the data set comes from; `digest` is `algorithm:hex`."""
+
+    url: str
+    digest: str
+
+
+SOURCES = {
+    "VOCtrainval_11-May-2012.tar": Source(
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+        "md5:6cd6e144f989b92b3379bac3b3de84fd",
+    ),
+    "benchmark.tgz": Source(
+        "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+        "md5:82b4d87ceb2ed10f6038a1cba92111cb",
+    ),
+    "train_noval.txt": Source(
+        "http://home.bharathh.info/pubs/codes/SBD/train_noval.txt", "md5:79bff800c5f0b1ec6b21080a3c066722"
+    ),
+}
+
+
+def class_table(root: str | Path) -> ClassTable:
+    """Names and palette: those of `ROOT/ImageSets/classes.txt` where it exists, else VOC's 21.
+
+    Args:
+        root: folder that holds JPEGImages; it need not exist.
+
+    Raises:
+        DatasetError: classes.txt names less than two classes, one twice, or more than 255.
+    """
+    listed = Path(root) / "ImageSets" / "classes.txt"
+    if not listed.is_file():
+        return ClassTable(NAMES, voc_palette())
+    names = tuple(line.strip() for line in listed.read_text().splitlines() if line.strip())
+    if not 2 <= len(names) <= 255 or len(set(names)) < len(names):
+        raise DatasetError(f"{listed}: must name 2 to 255 different classes, one per line, background first")
+    return ClassTable(names, voc_palette())
+
+
+def locate(root: str | Path) -> Path:
+    """Check that a folder is a VOC2012 root.
+
+    Args:
+        root: folder that should hold JPEGImages.
+
+    Raises:
+        DatasetNotFoundError: it does not; the message names a folder nearby that does.
+    """
+    root = Path(root)
+    if (root / "JPEGImages").is_dir():
+        return root
+    nearby = (root / "VOC2012", root / "VOCdevkit/VOC2012", root.parent, root.parent / "VOC2012", root.parent.parent)
+    right = next((folder for folder in nearby if (folder / "JPEGImages").is_dir()), None)
+    what = "has no folder JPEGImages" if root.exists() else "does not exist"
+    mend = f"{right} looks right" if right else f"give the folder VOCdevkit/VOC2012 of {next(iter(SOURCES))}"
+    raise DatasetNotFoundError(f"{root}: {what}; set data.root: {mend}")
+
+
+def split_ids(root: Path, split: str) -> tuple[list[str], Path | None]:
+    """Ids of a split: the list on disk wins, else the packaged one.
+
+    Args:
+        root: folder that holds JPEGImages.
+        split: name of the list without suffix.
+
+    Returns:
+        The ids, and the file they are from (None: packaged).
+
+    Raises:
+        DatasetNotFoundError: no list of that name.
+        DatasetError: the list is empty or repeats ids.
+    """
+    listed = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    on_disk = listed if listed.is_file() else None
+    known = packaged_splits("voc12")
+    if on_disk is None and split not in known:
+        raise DatasetNotFoundError(f"{listed}: no such split; packaged ones are {', '.join(known)}")
+    ids = parse_ids(on_disk.read_text(), str(on_disk)) if on_disk else read_ids("voc12", split)
+    if not ids:
+        raise DatasetError(f"{listed}: the split is empty; remove the file to use the packaged list, or fill it")
+    log.info("%s: %d ids from %s", split, len(ids), on_disk or "the packaged list")
+    return ids, on_disk
+
+
+def index(root: str | Path, split: str, masks: Masks | None = None) -> list[Sample]:
+    """List the samples of a split; reads lists and annotations, opens no image.
+
+    Args:
+        root: folder that holds JPEGImages.
+        split: train, val, trainval, trainaug, aug_only, test, or a list under ROOT/ImageSets/Segmentation.
+        masks: folder of masks; None for SegmentationClassAug with trainaug and aug_only, else SegmentationClass. A mask
+            that is not there is None in its sample. `test` has neither masks nor tags.
+
+    Returns:
+        Samples in the list's order.
+
+    Raises:
+        DatasetNotFoundError: root or split is not there.
+        DatasetError: the split is empty, or images on it are absent.
+    """
+    root = locate(root)
+    ids, _ = split_ids(root, split)
+    images = _listing(root / "JPEGImages")  # one call instead of one per id
+    if missing := [name for name in ids if f"{name}.jpg" not in images]:
+        raise DatasetError(
+            f"{root}/JPEGImages: {len(missing)} of the {len(ids)} images of split {split} are missing,"
+            f" first {first_five(missing)}; unpack the archive again or put a shorter"
+            f" ImageSets/Segmentation/{split}.txt there"
+        )
+    folder = root / (masks or mask_folder(split))
+    there = _listing(folder) if folder.is_dir() and split != "test" else set()
+    if not there and split != "test":
+        log.info("%s: no masks, %s is absent or empty", split, folder)
+    tags = {} if split == "test" else _tags(root, ids)
+    return [
+        Sample(
+            id=name,
+            image=root / "JPEGImages" / f"{name}.jpg",
+            mask=folder / f"{name}.png" if f"{name}.png" in there else None,
+            tags=tags.get(name),
+        )
+        for name in ids
+    ]
+
+
+def mask_folder(split: str) -> Masks:
+    """The folder that holds a split's masks in the usual layout.
+
+    Args:
+        split: name of the split.
+    """
+    return "SegmentationClassAug" if split in ("trainaug", "aug_only") else "SegmentationClass"
+
+
+def _listing(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
+def _tags(root: Path, ids: list[str]) -> dict[str, tuple[int, ...]]:
+    # packaged labels first: they are read faster than 10,582 files. Other classes mean other data: annotations only
+    own_classes = (root / "ImageSets" / "classes.txt").is_file()
+    labels = {} if own_classes else read_labels("voc12")
+    tags = {name: labels[name] for name in ids if name in labels}
+    packaged = len(tags)
+    names = class_table(root).names
+    for name in ids:
+        if name not in tags and (annotation := root / "Annotations" / f"{name}.xml").is_file():
+            tags[name] = read_annotation(annotation, names)
+    log.info("image-level labels: %d packaged, %d from Annotations, %d ids have none",
+             packaged, len(tags) - packaged, len(ids) - len(tags))  # fmt: skip
+    return tags
+
+
+def read_annotation(path: Path, names: tuple[str, ...]) -> tuple[int, ...]:
+    """Read the classes of an annotation; difficult objects count, as in the packaged labels.
+
+    Args:
+        path: XML file; `part`s of objects (head, hand, foot) are not classes.
+        names: class names, background first.
+
+    Returns:
+        Sorted 0-based foreground class indices.
+
+    Raises:
+        DatasetError: not XML, or a name that is no class.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()  # noqa: S314 - expat limits entity expansion; nothing external is loaded
+    except ElementTree.ParseError as error:
+        raise DatasetError(f"{path}: is not XML ({error}); unpack the archive again") from None
+    found = {(item.findtext("name") or "").strip() for item in root.findall("object")}
+    if unknown := found - set(names[1:]):
+        raise DatasetError(
+            f"{path}: {', '.join(sorted(unknown))!r} is no class of this data set; mend ImageSets/classes.txt"
+        )
+    return tuple(sorted(names.index(name) - 1 for name in found))
+
+
+class VOC(SegmentationData):
+    """PASCAL VOC 2012 segmentation, with SBD's masks as `trainaug`.
+
+    - **Counts**: train 1,464, val 1,449, trainval 2,913, test 1,456 (no labels), trainaug 10,582 = (SBD train +
+      SBD val + VOC train) - VOC val; 1.6 labels per image, person 4,155 images to cow 267.
+    - **Format**: `JPEGImages/<id>.jpg`; `SegmentationClass/<id>.png` (official, 2,913) and
+      `SegmentationClassAug/<id>.png` (added by hand, 12,031), modes P or L; 0 background, 1-20 classes,
+      255 void; `Annotations/<id>.xml`; `ImageSets/Segmentation/<split>.txt`, which wins over the packaged list.
+    - **Classes**: 20 and the background, `NAMES`. A folder with `ImageSets/classes.txt` (miniature worlds) brings its
+      own, and then its labels come from `Annotations` alone.
+    - **Image-level labels**: the packaged array of 12,031 ids (train, val and SBD), else `Annotations`. 817 trainaug
+      images carry a label whose class has no pixel in the mask.
+    - **Licence**: research use; the images are under Flickr's terms.
+    - **Citation**: Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2015; Hariharan et al., Semantic
+      Contours from Inverse Detectors, ICCV 2011.
+    - **Traps**: SBD masks have almost no void border (0.8 % of pixels against 5.5 %) and fill bicycle wheels (0.83 % of
+      pixels against 0.31 %); some lists start with a slash and name another masks folder than they mean; copies with
+      images stretched to 640x480 are about and are refused, since their masks are not.
+
+    Args:
+        root: folder VOCdevkit/VOC2012.
+        recipe: what an item is in training, validation and testing.
+        masks: folder of masks for all splits; None for SegmentationClassAug with trainaug, else SegmentationClass.
+        **kwargs: see `SegmentationData`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        recipe: Recipe,
+        masks: Masks | None = None,
+        **kwargs: Any,  # noqa: ANN401 - jsonargparse reads the base's signature
+    ) -> None:
+        self.masks: Masks | None = masks
+        super().__init__(root, recipe, **kwargs)
+
+    def describe(self) -> ClassTable:
+        """Names of `ImageSets/classes.txt` where it exists, else VOC's."""
+        return class_table(self.root)
+
+    def index(self, split: str) -> list[Sample]:
+        """List the samples of a split; see `index`."""
+        return index(self.root, split, self.masks)

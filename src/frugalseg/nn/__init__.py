@@ -1,0 +1,1 @@
+"""Modules that two papers or stages share."""

@@ -1,0 +1,185 @@
+"""Run folders: where a stage writes, whether it is up to date, and whose folder it is (design.md section 4).
+
+`runs/<experiment>[-<name>]/[fold<f>/]seed<s>/<stage>/` holds `config.yaml`, `provenance.json`, `checkpoints/`,
+`metrics.csv`, `metrics.json` and, last of all, `done.json`.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from frugalseg.errors import RunFolderError
+
+VOLATILE = frozenset({"num_workers", "pin_memory"})
+"""Data settings that change how fast a stage runs, not what it computes."""
+TRAINER_IDENTITY = (
+    "max_epochs", "max_steps", "min_epochs", "min_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm",
+    "accumulate_grad_batches", "limit_train_batches", "limit_val_batches", "limit_test_batches",
+    "limit_predict_batches", "val_check_interval", "check_val_every_n_epoch",
+)  # fmt: skip
+"""Trainer settings that a result depends on; devices, loggers and callbacks are left out."""
+
+
+@dataclass
+class Run:
+    """What a run is called and where its files go.
+
+    Args:
+        experiment: name of the experiment, e.g. `sfc-voc`.
+        stage: name of the stage, e.g. `classify`.
+        name: distinguishes variants of one experiment (Make's RUN).
+        fold: cross-validation fold, where the benchmark has them.
+        root: folder of all runs.
+        save_every: training steps between writes of `checkpoints/last.ckpt`.
+        wandb: log to Weights & Biases: offline unless a key is present.
+    """
+
+    experiment: str = "scratch"
+    stage: str = "stage"
+    name: str = ""
+    fold: int | None = None
+    root: str = "runs"
+    save_every: int = 100
+    wandb: bool = True
+
+    def folder(self, seed: int, suffix: str = "") -> Path:
+        """The stage's folder for a seed."""
+        top = Path(self.root) / (f"{self.experiment}-{self.name}" if self.name else self.experiment)
+        if self.fold is not None:
+            top /= f"fold{self.fold}"
+        return top / f"seed{seed}" / (self.stage + suffix)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RunFolderError: the file is missing, damaged, or not an object.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path}: not readable ({error}); run the stage that writes it again") from error
+    if not isinstance(content, dict):
+        raise RunFolderError(f"{path}: not a JSON object; run the stage that writes it again")
+    return content
+
+
+def digest_of(content: Any) -> str:
+    """SHA-256 of a JSON-able value."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def config_identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a resolved configuration that the result depends on."""
+    data = json.loads(json.dumps(config.get("data") or {}, default=str))
+    settings = data.get("init_args", {})
+    data["init_args"] = {key: value for key, value in settings.items() if key not in VOLATILE}
+    trainer = config.get("trainer") or {}
+    return {
+        "data": data,
+        "model": config.get("model"),
+        "seed": config.get("seed_everything"),
+        "trainer": {key: trainer.get(key) for key in TRAINER_IDENTITY},
+    }
+
+
+@dataclass
+class RunFolder:
+    """One stage's folder on disk.
+
+    Args:
+        path: the folder.
+        experiment: owner; another experiment's folder is refused.
+        stage: owner's stage.
+        identity: configuration and input digests; equal identities mean equal results.
+    """
+
+    path: Path
+    experiment: str
+    stage: str
+    identity: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """Digest of the resolved configuration and of the inputs."""
+        return digest_of(self.identity)
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Where an interrupted fit continues."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    def is_done(self) -> bool:
+        """Whether this very stage, with this configuration and these inputs, has finished here."""
+        done = self.path / "done.json"
+        return done.is_file() and read_json(done).get("digest") == self.digest
+
+    def claim(self, provenance: dict[str, Any]) -> None:
+        """Make the folder ours: continue an unfinished run of the same identity, move a stale one aside.
+
+        Args:
+            provenance: written to `provenance.json` together with the identity.
+
+        Raises:
+            RunFolderError: the folder belongs to another experiment or to something else altogether.
+        """
+        record = self.path / "provenance.json"
+        resumed = []
+        if self.path.exists() and any(self.path.iterdir()):
+            if not record.is_file():
+                raise RunFolderError(
+                    f"{self.path}: holds files but no provenance.json; choose another RUN= or empty it"
+                )
+            owner = read_json(record)
+            if (owner.get("experiment"), owner.get("stage")) != (self.experiment, self.stage):
+                raise RunFolderError(
+                    f"{self.path}: belongs to {owner.get('experiment')}/{owner.get('stage')}, not to "
+                    f"{self.experiment}/{self.stage}; choose another RUN= or another run.root"
+                )
+            if owner.get("digest") == self.digest:
+                resumed = [*owner.get("resumed", []), datetime.now(UTC).isoformat(timespec="seconds")]
+            else:
+                self._move_aside(str(owner.get("digest"))[:8])
+        self.path.mkdir(parents=True, exist_ok=True)
+        ours = {"experiment": self.experiment, "stage": self.stage, "digest": self.digest, "identity": self.identity}
+        write_json(record, {**provenance, **ours, "resumed": resumed})
+
+    def _move_aside(self, tag: str) -> None:
+        """Keep results of another configuration under another name: nothing is deleted."""
+        for attempt in range(1000):
+            target = self.path.with_name(f"{self.path.name}.old-{tag}" + (f"-{attempt}" if attempt else ""))
+            if not target.exists():
+                self.path.rename(target)
+                print(f"{self.path}: configuration or inputs changed; the old run is now {target}", file=sys.stderr)
+                return
+        raise RunFolderError(f"{self.path}: too many old runs beside it; delete some")
+
+    def finish(self, metrics: dict[str, float] | None = None) -> None:
+        """Write `metrics.json` and then, as the last file of all, `done.json`."""
+        if metrics is not None:
+            write_json(self.path / "metrics.json", dict(metrics))
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(
+            self.path / "done.json",
+            {"digest": self.digest, "finished": finished, "inputs": self.identity.get("inputs", {})},
+        )

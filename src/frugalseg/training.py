@@ -1,0 +1,252 @@
+"""The Trainer's side of the command line: LightningCLI with run folders, checkpoints and loggers."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.core import LightningDataModule, LightningModule
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from frugalseg.callbacks import LineProgress, RandomState
+from frugalseg.callbacks.loggers import csv_logger, wandb_logger
+from frugalseg.callbacks.provenance import Provenance, describe
+from frugalseg.errors import CheckpointError, ConfigError
+from frugalseg.run import Run, RunFolder, config_identity, file_digest
+
+COMMAND: list[str] = []
+"""The words of the running command, for provenance."""
+
+
+class UpToDate(Exception):  # noqa: N818 - not an error: it ends a command that has nothing to do
+    """The stage has finished before with the same configuration and inputs."""
+
+
+class SaveConfig(SaveConfigCallback):
+    """Write the resolved configuration to the run folder, whatever the logger's folder is."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write `config.yaml` on rank 0."""
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+
+
+class SuiteCLI(LightningCLI):
+    """LightningCLI whose runs live in the folders of design.md section 4."""
+
+    run_folder: RunFolder
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Let errors of parsing reach us, to be told in one line."""
+        kwargs.setdefault("exit_on_error", False)
+        return super().init_parser(**kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add `run.*` and let the model take its number of classes from the data."""
+        parser.add_class_arguments(Run, "run")
+        parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        # nothing in a checkpoint is executed
+        parser.set_defaults({"weights_only": True})
+        return parser
+
+    def _parse_ckpt_path(self) -> None:
+        """Check a checkpoint instead of taking settings from it: stages always pass their configuration."""
+        config = self.config[self.config.subcommand]
+        path = config.get("ckpt_path")
+        if path and path not in {"best", "last", "hpc", "registry"}:
+            check_checkpoint(Path(path), str(config["model"]["class_path"]))
+
+    def before_instantiate_classes(self) -> None:
+        """Find and claim the run folder; continue from `last.ckpt` where a fit was interrupted."""
+        config = self.config[self.subcommand]
+        settings = config["run"]
+        run = Run(**settings.as_dict() if isinstance(settings, Namespace) else settings)
+        suffix = f"-{self.subcommand}" if self.subcommand in {"validate", "test"} else ""
+        folder = run.folder(int(config["seed_everything"]), suffix)
+        self._dump_config()
+        identity = config_identity(self.config_dump)
+        identity["inputs"] = _input_digests(config)
+        self.run_settings = run
+        self.run_folder = RunFolder(folder, run.experiment, run.stage + suffix, identity)
+        config["trainer"]["default_root_dir"] = str(folder)
+        if _is_rank_zero():
+            if self.run_folder.is_done():
+                raise UpToDate(f"{folder}: up to date")
+            self.run_folder.claim(describe(int(config["seed_everything"]), COMMAND))
+        last = self.run_folder.last_checkpoint
+        if self.subcommand == "fit" and not config.get("ckpt_path") and last.is_file():
+            check_checkpoint(last, str(config["model"]["class_path"]))
+            config["ckpt_path"] = str(last)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add what every run has: checkpoints, loggers, provenance, progress."""
+        run, folder = self.run_settings, self.run_folder.path
+        settings = self._get(self.config_init, "trainer", default={})
+        if settings.get("logger") in (None, True):
+            kwargs["logger"] = [csv_logger(folder)]
+            if run.wandb and (tracker := wandb_logger(folder, run)) is not None:
+                kwargs["logger"].append(tracker)
+        kwargs["callbacks"] = [*(settings.get("callbacks") or []), *self._own_callbacks(settings)]
+        return super().instantiate_trainer(**kwargs)
+
+    def _own_callbacks(self, settings: Any) -> list[Callback]:
+        callbacks: list[Callback] = [Provenance(self.config_dump), RandomState()]
+        run, checkpoints = self.run_settings, self.run_folder.path / "checkpoints"
+        if self.subcommand == "fit" and settings.get("enable_checkpointing") is not False:
+            monitor = getattr(self.model, "monitor", None)
+            if monitor is not None:
+                callbacks.append(
+                    ModelCheckpoint(
+                        checkpoints, filename="best", monitor=monitor, mode=getattr(self.model, "mode", "max"),
+                        save_on_train_epoch_end=False, enable_version_counter=False,
+                    )
+                )  # fmt: skip
+            callbacks.append(
+                ModelCheckpoint(
+                    checkpoints, filename="last", every_n_train_steps=run.save_every, enable_version_counter=False
+                )
+            )
+        if settings.get("enable_progress_bar") is not False:
+            label = f"[{self.run_folder.path}]"
+            callbacks.append(
+                RichProgressBar()
+                if sys.stderr.isatty() and not os.environ.get("FRUGALSEG_LINES")
+                else LineProgress(label)
+            )
+        return callbacks
+
+    def after_fit(self) -> None:
+        """Keep the final weights and say that the stage is done."""
+        trainer = self.trainer
+        if trainer.interrupted:
+            return
+        if trainer.checkpoint_callbacks:
+            trainer.save_checkpoint(self.run_folder.last_checkpoint, weights_only=False)
+        self._finish()
+
+    def after_validate(self) -> None:
+        """Say that the stage is done."""
+        self._finish()
+
+    def after_test(self) -> None:
+        """Say that the stage is done."""
+        self._finish()
+
+    def predict(self, model: LightningModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
+        """Predict without collecting the predictions in memory: callbacks write them."""
+        kwargs["return_predictions"] = False
+        self.trainer.predict(model, datamodule=datamodule, **kwargs)
+
+    def after_predict(self) -> None:
+        """Say that the stage is done."""
+        self._finish()
+
+    def _finish(self) -> None:
+        self.trainer.strategy.barrier()
+        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        if self.trainer.is_global_zero:
+            self.run_folder.finish(metrics)
+
+
+@rank_zero_only
+def _yes() -> bool:
+    return True
+
+
+def _is_rank_zero() -> bool:
+    return _yes() is True
+
+
+def check_checkpoint(path: Path, class_path: str) -> None:
+    """Refuse a checkpoint that is missing, damaged, or of another task.
+
+    Raises:
+        CheckpointError: with the file and what it holds.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; run the stage that trains it first")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a readable checkpoint ({reason}); delete it and train again") from error
+    owner = content.get("hyper_parameters", {}).get("_class_path") if isinstance(content, dict) else None
+    # the same class may be named by its package or by its module
+    if owner is not None and str(owner).rsplit(".", 1)[-1] != class_path.rsplit(".", 1)[-1]:
+        raise CheckpointError(
+            f"{path}: holds {owner}, but the configuration asks for {class_path}; give that task's checkpoint"
+        )
+    if owner is None:
+        raise CheckpointError(
+            f"{path}: does not say which task it belongs to; give a checkpoint written by `frugalseg fit`"
+        )
+
+
+def _input_digests(config: Namespace) -> dict[str, str]:
+    """Digests of the files that a stage starts from."""
+    init = config["model"].get("init_args") or {}
+    candidates = {"ckpt_path": config.get("ckpt_path"), "weights": init.get("weights")}
+    return {name: file_digest(Path(p)) for name, p in candidates.items() if p and Path(str(p)).is_file()}
+
+
+def one_line(message: str) -> str:
+    """The telling lines of a parser's message: which key, and why; not the listing of all types it tried."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+    noise = (
+        "Does not validate",
+        "Subtypes:",
+        "Errors:",
+        "Expected a <class 'NoneType'>",
+        "Given value",
+        "Problem with given class_path",
+    )
+    telling = [line for line in lines if not line.startswith(noise)]
+    return " ".join(telling)[:500] + "; see `frugalseg fit --help`"
+
+
+def run_trainer(words: Sequence[str]) -> int:
+    """Run fit, validate, test or predict.
+
+    Returns:
+        The exit code.
+    """
+    COMMAND[:] = ["frugalseg", *words]
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.rank_zero",
+        "lightning.fabric.utilities.seed",
+    ):
+        # advertisements and facts that provenance.json records anyway
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended to run from within Python")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    try:
+        SuiteCLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False, "overwrite": True},
+            # DDP starts further processes from sys.argv, which must therefore stay as it is
+            args=None if sys.argv[1:] == list(words) else list(words),
+        )
+    except ArgumentError as error:
+        raise ConfigError(one_line(str(error))) from error
+    except UpToDate as reason:
+        print(reason, file=sys.stderr)
+    return 0

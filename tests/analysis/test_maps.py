@@ -1,0 +1,278 @@
+"""Scores of a folder of maps against loops, and what is said about folders that are wrong."""
+
+import numpy as np
+import pytest
+import torch
+
+from frugalseg.analysis.maps import CONTROLS, control_predictions, predictions, read_maps, score_folder
+from frugalseg.data.base import Sample
+from frugalseg.errors import MapsError, MaskError
+from frugalseg.ops.cam import RULES
+from tests.analysis.world import CLASSES, make_folder
+from tests.ops import oracles
+
+# sfc.md section 6, in the float32 that the maps are read as
+SHARES = {
+    "m0": {"m0": 1},
+    "mw": {"mw": 1},
+    "mp": {"mp": 1},
+    "sum": {"mw": 1, "mp": 1},
+    "seed": {"mw": 1, "mp": 0.7},
+    "walk": {"mw": 1, "mp": 0.3},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_folder(tmp_path)
+
+
+def labels(arrays, rule):
+    """Class with the largest score, pixel by pixel."""
+    height, width = arrays["m0"].shape[1:]
+    result = np.zeros((height, width), dtype=np.int64)
+    for y in range(height):
+        for x in range(width):
+            best = None
+            for k, key in enumerate(arrays["keys"]):
+                score = sum(
+                    (np.float32(arrays[n][k, y, x]) * np.float32(w) for n, w in SHARES[rule].items()), np.float32(0)
+                )
+                if best is None or score > best[0]:
+                    best = (score, int(key))
+            result[y, x] = best[1]
+    return result
+
+
+def refused(folder, error=MapsError):
+    with pytest.raises(error) as caught:
+        score_folder(folder.maps, folder.samples, CLASSES)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_counts_equal_a_loop_over_pixels(folder):
+    counts = score_folder(folder.maps, folder.samples, CLASSES)
+    assert set(counts) == set(RULES) | set(CONTROLS)
+    scored = [s.id for s in folder.samples if s.mask is not None]
+    assert len(scored) == len(folder.samples) - 1
+    for rule in SHARES:
+        expected = sum(oracles.confusion(labels(folder.arrays[i], rule), folder.masks[i], CLASSES) for i in scored)
+        np.testing.assert_array_equal(counts[rule], expected, err_msg=rule)
+    pixels = sum(int((folder.masks[i] != 255).sum()) for i in scored)
+    assert {int(matrix.sum()) for matrix in counts.values()} == {pixels}
+
+
+def test_the_maps_differ_so_that_rules_can_be_told_apart(folder):
+    counts = score_folder(folder.maps, folder.samples, CLASSES)
+    assert len({matrix.tobytes() for matrix in counts.values()}) == len(counts)
+
+
+def test_counts_of_two_parts_add_up_and_order_does_not_matter(folder):
+    whole = score_folder(folder.maps, folder.samples, CLASSES)
+    parts = [score_folder(folder.maps, folder.samples[i::2], CLASSES) for i in (0, 1)]
+    turned = score_folder(folder.maps, folder.samples[::-1], CLASSES)
+    for rule, matrix in whole.items():
+        np.testing.assert_array_equal(matrix, parts[0][rule] + parts[1][rule])
+        np.testing.assert_array_equal(matrix, turned[rule])
+
+
+def test_only_the_wanted_rules(folder):
+    assert set(score_folder(folder.maps, folder.samples, CLASSES, rules=["mw"])) == {"mw", *CONTROLS}
+
+
+def test_rules_whose_maps_were_not_written_are_left_out(tmp_path):
+    folder = make_folder(tmp_path, names=("m0", "mw"))
+    assert set(score_folder(folder.maps, folder.samples, CLASSES)) == {"m0", "mw", *CONTROLS}
+
+
+def test_predictions_are_integer_labels(folder):
+    name = folder.samples[0].id
+    guesses = predictions(read_maps(folder.maps / f"{name}.npz"), RULES)
+    for rule, guess in guesses.items():
+        assert guess.dtype == torch.int64
+        np.testing.assert_array_equal(guess, labels(folder.arrays[name], rule))
+
+
+def test_progress_counts_scored_images(folder):
+    seen = []
+    score_folder(folder.maps, folder.samples, CLASSES, progress=lambda done, total: seen.append((done, total)))
+    total = len(folder.samples) - 1
+    assert seen == [(done, total) for done in range(1, total + 1)]
+
+
+# ---------------------------------------------------------------------- controls
+
+
+def sample(name):
+    return Sample(name, None, None, None)
+
+
+def test_controls_know_the_tags_and_nothing_else():
+    keys = np.array([0, 3, 7], dtype=np.uint8)
+    painted = set()
+    for index in range(40):
+        guesses = control_predictions(sample(f"id{index}"), keys, (20, 30))
+        assert set(guesses) == set(CONTROLS)
+        assert {g.shape for g in guesses.values()} == {(20, 30)}
+        tag = set(guesses["tags"].unique().tolist())
+        assert len(tag) == 1
+        painted |= tag
+        assert set(guesses["chance"].unique().tolist()) == set(keys.tolist())
+    assert painted == {3, 7}
+
+
+def test_controls_depend_on_the_id_alone():
+    keys = np.array([0, 3, 7])
+    first, again, other = (control_predictions(sample(name), keys, (8, 8))["chance"] for name in ("a", "a", "b"))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_an_image_without_tags_is_background():
+    guesses = control_predictions(sample("a"), np.array([0]), (3, 4))
+    assert all(torch.equal(g, torch.zeros(3, 4, dtype=torch.int64)) for g in guesses.values())
+
+
+# ---------------------------------------------------------------------- what can be wrong
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_missing_maps_are_counted_and_the_first_five_named(tmp_path, count):
+    folder = make_folder(tmp_path, images=9)
+    ids = [s.id for s in folder.samples][:count]
+    for name in ids:
+        (folder.maps / f"{name}.npz").unlink()
+    message = refused(folder)
+    assert f"maps of {count} of 8 images are missing" in message
+    assert all((name in message) == (name in ids[:5]) for name in folder.arrays)
+
+
+def test_images_without_masks_need_no_maps(folder):
+    (folder.maps / f"{folder.samples[-1].id}.npz").unlink()
+    assert score_folder(folder.maps, folder.samples, CLASSES)
+
+
+def test_no_mask_at_all(folder):
+    folder.samples = folder.samples[-1:]
+    assert "none of the 1 images" in refused(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 200, -30])
+def test_a_truncated_file_is_named(folder, keep):
+    path = folder.maps / f"{folder.samples[1].id}.npz"
+    path.write_bytes(path.read_bytes()[:keep])
+    assert str(path) in refused(folder)
+
+
+def test_a_changed_byte_in_the_data_is_noticed(folder):
+    name = folder.samples[1].id
+    path = folder.maps / f"{name}.npz"
+    np.savez(path, **folder.arrays[name])
+    content = bytearray(path.read_bytes())
+    content[content.index(folder.arrays[name]["mw"].tobytes()) + 5] ^= 1
+    path.write_bytes(content)
+    assert str(path) in refused(folder)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["m0", "mw", "mp"])
+def test_values_that_are_not_finite_are_refused(folder, name, bad):
+    image = folder.samples[0].id
+    maps = folder.arrays[image][name].copy()
+    maps[-1, -1, -1] = bad
+    folder.rewrite(image, **{name: maps})
+    message = refused(folder)
+    assert f"{image}.npz: {name} " in message
+
+
+@pytest.mark.parametrize("keys", [None, np.array([], np.uint8), np.array([1, 2], np.uint8)])
+def test_keys_must_begin_with_the_background(folder, keys):
+    image = folder.samples[0].id
+    folder.rewrite(image, keys=keys)
+    assert f"{image}.npz: has no `keys`" in refused(folder)
+
+
+def test_pickled_objects_are_not_read(folder, tmp_path):
+    image = folder.samples[0].id
+    folder.rewrite(image, m0=np.array([{"a": 1}], dtype=object))
+    assert f"{image}.npz" in refused(folder)
+
+
+def test_maps_of_another_size_name_both_files(folder):
+    image = folder.samples[0].id
+    arrays = {name: array[:, :-1] for name, array in folder.arrays[image].items() if name != "keys"}
+    folder.rewrite(image, **arrays)
+    message = refused(folder)
+    assert f"{image}.npz" in message
+    assert f"{image}.png" in message
+    assert str(folder.masks[image].shape) in message
+
+
+def test_class_ids_of_another_benchmark_are_refused(folder):
+    image = folder.samples[0].id
+    keys = folder.arrays[image]["keys"].copy()
+    keys[-1] = CLASSES
+    folder.rewrite(
+        image, keys=keys, m0=np.stack([np.full(folder.masks[image].shape, k, np.float16) for k in range(len(keys))])
+    )
+    message = refused(folder)
+    assert f"{image}.npz" in message
+    assert f"{CLASSES} classes" in message
+
+
+def test_a_wrong_mask_is_the_masks_error(folder):
+    path = folder.samples[0].mask
+    path.write_bytes(path.read_bytes()[:20])
+    assert str(path) in refused(folder, MaskError)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path):
+    with pytest.raises(MapsError, match="run the stage"):
+        read_maps(tmp_path / "nowhere.npz")
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="read_maps: np.load of a bare array gives no archive")
+def test_a_bare_array_is_refused(folder):
+    with (folder.maps / f"{folder.samples[0].id}.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    refused(folder)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=(NotImplementedError, RuntimeError), reason="read_maps: zipfile's own complaints get through"
+)
+@pytest.mark.parametrize("offset", [6, 8, 10])  # version, flags and method in the central directory
+def test_a_damaged_directory_entry_is_refused(folder, offset):
+    path = folder.maps / f"{folder.samples[0].id}.npz"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + offset] ^= 255 if offset != 8 else 1
+    path.write_bytes(content)
+    refused(folder)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=IndexError, reason="read_maps does not compare the number of channels with the number of keys"
+)
+def test_more_channels_than_keys_are_refused(folder):
+    image = folder.samples[0].id
+    m0 = folder.arrays[image]["m0"]
+    folder.rewrite(image, m0=np.concatenate([m0, m0[:1] + 2]))
+    refused(folder)
+
+
+@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="predictions stacks maps of different size")
+def test_maps_that_differ_among_themselves_are_refused(folder):
+    image = folder.samples[0].id
+    folder.rewrite(image, mp=folder.arrays[image]["mp"][:, :-1])
+    refused(folder)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=pytest.fail.Exception,
+    reason="score_folder scores a rule over the images that happen to have its maps",
+)
+def test_a_map_that_some_images_lack_is_not_scored_over_the_rest(folder):
+    folder.rewrite(folder.samples[1].id, mp=None)
+    refused(folder)

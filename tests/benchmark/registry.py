@@ -1,0 +1,41 @@
+"""All rows, and the function that measures each group of them.
+
+A function `f(quick) -> {id: Measured}` is named as `module:f` and imported only when its rows are wanted, so that a row
+whose imports fail stops no other. A new area of the suite adds a module and its groups here.
+"""
+
+from tests.benchmark.measure import Group, Row
+
+SIZES = "forward and backward, N=2, K=21, D=768, 32x32"
+PIL = "Pillow and torchvision (RandomCrop with padding, ToTensor, Normalize)"
+STEP = "SFC step, ResNet-50, 21 classes, 2 fresh + 4 bank images of 256x256, two scales, clipping and SGD"
+
+GROUPS = [
+    Group(
+        "tests.benchmark.prototypes:speed_up",
+        Row("sfc.prototypes_over_naive", f"speed-up of prototype maps over broadcasting, {SIZES}", better="higher"),
+    ),
+    Group(
+        "tests.benchmark.prototypes:memory",
+        Row("sfc.prototypes_memory_over_naive", f"peak memory of prototype maps over broadcasting, {SIZES}"),
+    ),
+    Group(
+        "tests.benchmark.data:tags_over_pil",
+        Row("data.tags_over_pil", f"images/s of Tags(crop=512) over {PIL}", better="higher", bound=1.3),
+        Row("data.tags_images_per_s", "training items of Tags(crop=512) per CPU second", "images/s", "higher"),
+        Row("data.pil_images_per_s", f"the same by {PIL}", "images/s", "higher"),
+    ),
+    Group(
+        "tests.benchmark.sfc:step_over_bare",
+        Row("sfc.step_over_bare", f"{STEP}, over forward and backward of the bare network", bound=1.10),
+        Row("sfc.step_over_bare_with_optimiser", f"{STEP}, over the bare network with clipping and SGD"),
+    ),
+    Group(
+        "tests.benchmark.sfc:channels_last",
+        Row("sfc.channels_last_over_contiguous", f"{STEP}, channels-last over contiguous"),
+    ),
+    Group(
+        "tests.benchmark.sfc:cam_over_bare",
+        Row("sfc.cam_over_bare", "maps of a 375x500 image, 4 scales and flip, over bare forwards", bound=1.10),
+    ),
+]

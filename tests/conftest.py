@@ -1,0 +1,42 @@
+"""Fixtures and helpers that several test folders share."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+REPOSITORY = Path(__file__).parent.parent
+GOLDEN = Path(os.environ.get("FRUGALSEG_GOLDEN", REPOSITORY / "tests" / "golden"))
+REAL = Path(os.environ.get("FRUGALSEG_REAL_DATA", REPOSITORY.parent / "shared" / "real"))
+
+# W&B starts a service process of its own; the one test that needs it switches it on
+os.environ.setdefault("WANDB_MODE", "disabled")
+
+
+def load_golden(name: str) -> Mapping[str, NDArray[np.generic]]:
+    """Arrays of `<set>/<file>` (without .npz) under the folder of golden vectors."""
+    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+@pytest.fixture
+def golden():
+    return load_golden
+
+
+@pytest.fixture
+def real_voc() -> Path:
+    root = REAL / "VOCdevkit" / "VOC2012"
+    if not root.is_dir():
+        pytest.skip(f"no genuine VOC samples at {root}; set FRUGALSEG_REAL_DATA")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Two cores are shared by test processes; results must not depend on the thread count either."""
+    torch.set_num_threads(1)
