@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentError, Namespace
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.core import LightningDataModule, LightningModule
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from frugalseg.callbacks import LineProgress, RandomState
 from frugalseg.callbacks.loggers import csv_logger, wandb_logger
 from frugalseg.callbacks.provenance import Provenance, describe
 from frugalseg.errors import CheckpointError, ConfigError
-from frugalseg.run import Run, RunFolder, config_identity, file_digest
+from frugalseg.run import Run, RunFolder, config_identity, file_digest, write_arrays
 
 COMMAND: list[str] = []
 """The words of the running command, for provenance."""
@@ -136,7 +136,10 @@ class SuiteCLI(LightningCLI):
         self._finish()
 
     def after_validate(self) -> None:
-        """Say that the stage is done."""
+        """Keep the exact counts and say that the stage is done."""
+        counts = getattr(self.model, "confusion_counts", None)
+        if counts is not None and self.trainer.is_global_zero:
+            write_arrays(self.run_folder.path / "confusion.npz", counts())
         self._finish()
 
     def after_test(self) -> None:

@@ -27,12 +27,12 @@ def find_images(folder: Path, count: int) -> tuple[list[Path], str]:
     genuine = sorted((REAL / "VOCdevkit/VOC2012/JPEGImages").glob("*.jpg"))[:count]
     if genuine:
         return genuine, f"{len(genuine)} genuine VOC images"
-    world = write_voc_world(folder / "world", images_train=count, images_val=1)
+    write_voc_world(folder / "world", images_train=count, images_val=1)
     paths = []
     for source in sorted((folder / "world").glob("**/JPEGImages/*.jpg"))[:count]:
         paths.append(folder / source.name)
         Image.open(source).resize((500, 375), Image.Resampling.BICUBIC).save(paths[-1], quality=95)
-    return paths, f"NO genuine images: {len(paths)} miniature ones upscaled to 500x375 ({world})"
+    return paths, f"NO genuine images: {len(paths)} miniature ones upscaled to 500x375"
 
 
 def tags_over_pil(quick: bool) -> dict[str, Measured]:

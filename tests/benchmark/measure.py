@@ -85,13 +85,14 @@ def interleave(
 def ratio(times: Times, over: str, under: str) -> Measured:
     """Median over rounds of wall time `over` / `under`.
 
-    `cpu_value` is the same of CPU time: where the two differ, something else was running. `spread` is the smallest and
-    the largest ratio.
+    Three keys tell whether something else was running: `cpu_value`, the same of CPU time; `best_value`, each side's
+    least CPU time over the other's; `spread`, the smallest and the largest ratio. On a quiet machine they agree.
     """
     pairs = list(zip(times[over], times[under], strict=True))
     walls = [a[0] / b[0] for a, b in pairs]
     extra = {
         "cpu_value": round(median(a[1] / b[1] for a, b in pairs), 4),
+        "best_value": round(min(t[1] for t in times[over]) / min(t[1] for t in times[under]), 4),
         "spread": [round(min(walls), 4), round(max(walls), 4)],
         "seconds": {name: round(median(t[0] for t in times[name]), 4) for name in (over, under)},
         "rounds": len(pairs),

@@ -114,7 +114,7 @@ def step_over_bare(quick: bool) -> dict[str, Measured]:
         "bare": bare_step(task, images),
         "bare_with_optimiser": bare_step(task, images, make_optimiser(task)),
     }
-    times = interleave(sides, 1 if quick else 5)
+    times = interleave(sides, 1 if quick else 7)
     return {
         "sfc.step_over_bare": ratio(times, "sfc", "bare"),
         "sfc.step_over_bare_with_optimiser": ratio(times, "sfc", "bare_with_optimiser"),

@@ -158,7 +158,7 @@ def test_mask_of_another_size_is_refused(voc_root):
 @pytest.mark.parametrize("recipe", [Tags(long_side=(40, 50), flip=0.5), Segment(colour=0.1), MultiScale()])
 def test_recipes_travel_to_spawned_workers(voc_root, recipe):
     (sample, *_) = index(voc_root, "val")
-    there = pickle.loads(pickle.dumps(recipe))  # noqa: S301 - our own object
+    there = pickle.loads(pickle.dumps(recipe))
     first, second = (r.evaluation_item(sample, 21) for r in (recipe, there))
     assert first["id"] == second["id"]
 

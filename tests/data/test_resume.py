@@ -23,7 +23,7 @@ class Recorder(LightningModule):
         self.seen.append((self.current_epoch, batch_idx, tuple(batch["id"]), batch["image"].double().sum().item()))
         return self.weight.sum()
 
-    def validation_step(self, batch, batch_idx):  # noqa: ARG002
+    def validation_step(self, batch, batch_idx):
         self.log("score", 1.0)
 
     def configure_optimizers(self):
@@ -121,7 +121,7 @@ def test_interrupted_twice_in_one_epoch_with_validation_between(root, tmp_path):
 
 def test_a_batch_whose_step_failed_is_seen_again(root, tmp_path):
     class SaveOnFailure(Callback):
-        def on_exception(self, trainer, pl_module, exception):  # noqa: ARG002
+        def on_exception(self, trainer, pl_module, exception):
             trainer.save_checkpoint(tmp_path / "failed.ckpt")
 
     expected = uninterrupted(root, tmp_path)

@@ -184,7 +184,9 @@ class Runs:
         return Path.touch, (self.mark,)
 
 
-@pytest.mark.parametrize("writer", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+@pytest.mark.parametrize(
+    "writer", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))]
+)
 def test_a_file_that_would_run_code_is_refused_and_does_not_run_it(tmp_path, source, writer):
     mark, path = tmp_path / "executed", tmp_path / "evil.pth"
     writer({**source, "x": Runs(mark)}, path)

@@ -1,4 +1,4 @@
-"""`frugalseg data`: look after data sets on disk. `data check voc --root ROOT` reports what is there and what is not."""
+"""`frugalseg data`: look after data sets on disk; `data check voc --root R` reports what is there and what is not."""
 
 import argparse
 

@@ -1,16 +1,14 @@
 """`frugalseg evaluate`: score a folder of class maps against masks, from files and in one process."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from frugalseg.analysis.groups import frequency_groups
 from frugalseg.analysis.maps import score_folder
 from frugalseg.analysis.parts import shared_part_logits
+from frugalseg.analysis.pictures import map_panel, save_png
 from frugalseg.analysis.scores import flat_scores
 from frugalseg.analysis.tables import print_scores
 from frugalseg.commands.progress import counter
@@ -18,7 +16,7 @@ from frugalseg.data.base import count_tags
 from frugalseg.data.voc import class_table, index
 from frugalseg.errors import ConfigError, MapsError
 from frugalseg.ops.cam import RULES
-from frugalseg.run import RunFolder, file_digest, write_json
+from frugalseg.run import RunFolder, file_digest, write_arrays, write_json
 
 
 def run(argv: list[str]) -> int:
@@ -43,8 +41,11 @@ def run(argv: list[str]) -> int:
         if options.parts:
             parts = shared_part_logits(maps, Path(options.root), samples, classes.num_classes)
             metrics |= {f"{options.split}/{name}": value for name, value in parts.items()}
-        _write_counts(Path(options.out) / "confusion.npz", counts)
+        write_arrays(Path(options.out) / "confusion.npz", counts)
         write_json(Path(options.out) / "groups.json", {k: [classes.names[i] for i in v] for k, v in groups.items()})
+        for sample in [s for s in samples if s.mask is not None][: options.pictures]:
+            panel = map_panel(sample, maps, classes.names, classes.palette)
+            save_png(Path(options.out) / "pictures" / f"{sample.id}.png", panel)
         folder.finish(metrics)
     if not options.quiet:
         print_scores(Path(options.out))
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stage", default="score")
     parser.add_argument("--limit", type=int, help="only the first images of the split")
     parser.add_argument("--parts", action="store_true", help="also measure logits on shared parts (miniature worlds)")
+    parser.add_argument("--pictures", type=int, default=0, help="draw the maps of the first images")
     parser.add_argument("--quiet", action="store_true", help="do not print the table")
     return parser
 
@@ -72,10 +74,3 @@ def _identity(options: argparse.Namespace, maps: Path) -> dict[str, Any]:
     settings = {k: v for k, v in vars(options).items() if k not in {"out", "quiet"}}
     maker = maps.parent / "done.json"
     return {"settings": settings, "inputs": {"maps": file_digest(maker)} if maker.is_file() else {}}
-
-
-def _write_counts(path: Path, counts: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, **counts)
-    temporary.replace(path)

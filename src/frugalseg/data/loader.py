@@ -72,7 +72,7 @@ class _Batches(Iterator[Any]):
     def __init__(self, loader: Loader, batches: Iterator[Any]) -> None:
         self.loader, self.batches = loader, batches
 
-    def __next__(self) -> Any:  # noqa: ANN401 - whatever the recipe makes
+    def __next__(self) -> Any:
         try:
             batch = next(self.batches)
         except FrugalsegError as error:

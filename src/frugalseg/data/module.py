@@ -1,5 +1,6 @@
 """The LightningDataModule that all benchmarks share."""
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -109,6 +110,21 @@ class SegmentationData(LightningDataModule, ABC):
     def class_counts(self) -> NDArray[np.int64]:
         """(C,) training images per foreground class."""
         return count_tags(self.samples("train"), self.num_classes - 1)
+
+    @property
+    def split_sizes(self) -> dict[str, int]:
+        """Number of samples of each role that has been listed."""
+        return {role: len(found) for role, found in self._samples.items()}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over what has been listed: ids, tags, and the sizes in bytes of images and masks."""
+        hasher = hashlib.sha256()
+        for role, found in sorted(self._samples.items()):
+            for sample in found:
+                sizes = [path.stat().st_size for path in (sample.image, sample.mask) if path is not None]
+                hasher.update(repr((role, sample.id, sample.tags, sizes)).encode())
+        return hasher.hexdigest()
 
     def samples(self, role: str) -> list[Sample]:
         """Samples of a role, listed on first use.

@@ -25,6 +25,7 @@ class Normaliser:
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.mean, self.std = tuple(mean), tuple(std)
         values = torch.arange(256, dtype=torch.float32).div(255)
         channels = [values.sub(m).div(s) for m, s in zip(torch.tensor(mean), torch.tensor(std), strict=True)]
         self.table: NDArray[np.float32] = torch.stack(channels).numpy()

@@ -36,7 +36,10 @@ class Recipe(ABC):
         needs_tags: every sample must have image-level labels, in every stage.
         needs_masks: every sample must have a mask, except when predicting.
         trains: there are training items.
+        normaliser: how pixels become numbers.
     """
+
+    normaliser: Normaliser
 
     needs_tags = False
     needs_masks = False

@@ -236,7 +236,7 @@ class VOC(SegmentationData):
         root: str | Path,
         recipe: Recipe,
         masks: Masks | None = None,
-        **kwargs: Any,  # noqa: ANN401 - jsonargparse reads the base's signature
+        **kwargs: Any,
     ) -> None:
         self.masks: Masks | None = masks
         super().__init__(root, recipe, **kwargs)

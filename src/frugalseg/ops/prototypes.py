@@ -37,10 +37,10 @@ def cosine_map(features: Tensor, prototypes: Tensor, eps: float = NORM_EPS) -> T
     Returns:
         (N, K, h, w) in [-1, 1].
     """
-    unit_prototypes = prototypes / prototypes.norm(dim=-1, keepdim=True).clamp_min(eps)
+    unit_prototypes = prototypes / torch.linalg.vector_norm(prototypes, dim=-1, keepdim=True).clamp_min(eps)
     flat = features.flatten(2)
     # dividing the K x hw products is cheaper than dividing the D x hw features
-    cosines = unit_prototypes @ flat / flat.norm(dim=1, keepdim=True).clamp_min(eps)
+    cosines: Tensor = unit_prototypes @ flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(eps)
     return cosines.reshape(len(cosines), -1, features.shape[-2], features.shape[-1])
 
 

@@ -247,7 +247,11 @@ class SFC(LightningModule):
         scores = {f"val/miou_{name}": mean_iou(c) for name, c in zip(VALIDATED, counts, strict=True)}
         scores["val/selection"] = scores["val/miou_mw"] + scores["val/miou_mp"]
         self.log_dict(scores, rank_zero_only=False, sync_dist=False)
-        self.validation_counts = counts
+        self._counts = counts
+
+    def confusion_counts(self) -> dict[str, NDArray[np.int64]]:
+        """Counts (K, K) of the last validation by map, summed over ranks; row = true class."""
+        return {name: c.cpu().numpy() for name, c in zip(VALIDATED, self._counts, strict=True)}
 
     # ------------------------------------------------------------------ maps of several scales
 

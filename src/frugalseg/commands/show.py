@@ -1,0 +1,80 @@
+"""`frugalseg show`: a picture grid of a data module's batches, as training or evaluation sees them.
+
+Takes the `data` section of any experiment's YAML; further settings are given as `--data.init_args...`.
+"""
+
+import argparse
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+from frugalseg.analysis.pictures import batch_pictures, grid, save_png
+from frugalseg.data.module import SegmentationData
+from frugalseg.errors import ConfigError
+
+LOADERS = {"train": "fit", "val": "validate", "test": "test", "predict": "predict"}
+
+
+def run(argv: list[str]) -> int:
+    """Draw batches to a PNG."""
+    parser = argparse.ArgumentParser("frugalseg show", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--config", action="append", default=[], help="experiment YAML; may be repeated")
+    parser.add_argument("--role", choices=list(LOADERS), default="train", help="which loader to draw")
+    parser.add_argument("--count", type=int, default=12, help="how many images")
+    parser.add_argument("--columns", type=int, default=4)
+    parser.add_argument("--out", default="runs/show.png")
+    options, rest = parser.parse_known_args(argv)
+    data = build_data(options.config, rest)
+    data.setup(LOADERS[options.role])
+    loader = getattr(data, f"{options.role}_dataloader")()
+    recipe: Any = data.predict_recipe if options.role == "predict" else data.recipe
+    pictures: list[Any] = []
+    for batch in islice(loader, options.count):
+        pictures += batch_pictures(batch, data.class_names, data.palette, recipe.normaliser.mean, recipe.normaliser.std)
+        if len(pictures) >= options.count:
+            break
+    save_png(Path(options.out), grid(pictures[: options.count], options.columns))
+    print(f"{options.out}: {min(len(pictures), options.count)} images of {type(data).__name__}, {options.role}")
+    return 0
+
+
+def build_data(configs: list[str], words: list[str]) -> SegmentationData:
+    """Make the data module of some experiment files.
+
+    Args:
+        configs: YAML files; later ones win.
+        words: further `--data...` settings.
+
+    Raises:
+        ConfigError: a file is not there, has no `data`, or a key is unknown.
+    """
+    section: dict[str, Any] = {}
+    for name in configs:
+        try:
+            content = yaml.safe_load(Path(name).read_text()) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"{name}: not readable ({error}); give an experiment's YAML") from error
+        section = _merge(section, content.get("data") or {})
+    if not section and not words:
+        raise ConfigError("frugalseg show needs --config with a `data` section, or --data settings")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(SegmentationData, "data", required=True)
+    try:
+        whole = [f"--data={yaml.safe_dump(section, default_flow_style=True)}"] if section else []
+        parsed = parser.parse_args([*whole, *words])
+    except ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())[:400]) from error
+    data: SegmentationData = parser.instantiate(parsed).data
+    return data
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings, `over` winning."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged

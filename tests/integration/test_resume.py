@@ -1,0 +1,61 @@
+"""A fit that is stopped inside an epoch and continued equals one that was never stopped, to the last bit."""
+
+import pytest
+import torch
+
+from frugalseg.cli import main
+from frugalseg.papers.sfc import SFC
+
+
+class Unplugged(Exception):
+    pass
+
+
+def state(folder):
+    return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_resumed_fit_equals_uninterrupted_fit(words, tmp_path, monkeypatch, workers):
+    """24 images in batches of 4 are 6 steps an epoch: stopped after step 8 of 12, inside the second epoch."""
+    extra = ["--trainer.max_steps", "12", "--trainer.val_check_interval", "12", "--data.init_args.num_workers", workers]
+    assert main(words("fit", *extra, "--run.name", "whole")) == 0
+
+    step = SFC.training_step
+
+    def unplug(self, batch, batch_idx):
+        if self.global_step == 9:
+            raise Unplugged
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SFC, "training_step", unplug)
+    with pytest.raises(Unplugged):
+        main(words("fit", *extra, "--run.name", "stopped"))
+    folder = tmp_path / "runs/mini-sfc-stopped/seed0/classify"
+    assert state(folder)["global_step"] == 8 and not (folder / "done.json").exists()
+
+    seen = []
+
+    def watch(self, batch, batch_idx):
+        seen.append(self.global_step)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SFC, "training_step", watch)
+    torch.manual_seed(999)  # a resumed process does not start with the old random state
+    assert main(words("fit", *extra, "--run.name", "stopped")) == 0
+    assert seen == [8, 9, 10, 11]
+
+    whole, resumed = state(tmp_path / "runs/mini-sfc-whole/seed0/classify"), state(folder)
+    assert whole["state_dict"].keys() == resumed["state_dict"].keys()
+    different = [n for n, t in whole["state_dict"].items() if not torch.equal(t, resumed["state_dict"][n])]
+    assert different == []
+    assert "bank.image" in whole["state_dict"] and whole["state_dict"]["bank.image"].abs().sum() > 0
+    momenta = [[s["momentum_buffer"] for s in c["optimizer_states"][0]["state"].values()] for c in (whole, resumed)]
+    assert len(momenta[0]) > 10 and all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
+    assert torch.equal(whole["callbacks"]["RandomState"]["torch"], resumed["callbacks"]["RandomState"]["torch"])
+
+    def rows(name):
+        lines = (tmp_path / f"runs/mini-sfc-{name}/seed0/classify/metrics.csv").read_text().splitlines()
+        return sorted(set(lines[1:])), lines[0]
+
+    assert rows("whole") == rows("stopped")  # the curve goes on in the same file
