@@ -124,7 +124,7 @@ demo mini-sfc: export OMP_NUM_THREADS := 1
 demo mini-sfc: export FRUGALSEG_LINES := 1
 
 runs/worlds/attributes/world.json: | $(READY)
-	$(FS) miniature attributes --root $(@D) --images 3000
+	$(FS) miniature attributes --root $(@D) --images 2400 --images-val 100
 
 runs/worlds/voc-longtail-seed%/world.json: | $(READY)
 	$(FS) miniature voc --root $(@D) --seed $*
@@ -135,21 +135,20 @@ runs/worlds/voc-balanced-seed%/world.json: | $(READY)
 $(PRETRAINED)/done.json: $(MINI)/pretrain.yaml experiments/_base/trainer.yaml runs/worlds/attributes/world.json
 	OMP_NUM_THREADS=2 $(FS) fit $(BASE) --config $(MINI)/pretrain.yaml $(CPU) --run.wandb false
 
-# $(1) seed, $(2) world, $(3) method
+# $(1) seed, $(2) world, $(3) method. Three stages of a minute share one process (and one import of Lightning); each still
+# has its own done.json and is left out when that is up to date.
 define mini_sfc
-runs/mini-sfc-$(2)-$(3)/seed$(1)/score/done.json: OPTIONS = $(BASE) --config $(MINI)/classify.yaml $(if $(filter baseline,$(3)),--config $(MINI)/baseline.yaml)
-runs/mini-sfc-$(2)-$(3)/seed$(1)/score/done.json: SETTINGS = --run.name $(2)-$(3) --seed_everything $(1) --run.wandb false \
+MINI_RUN_$(2)_$(3)_$(1) := runs/mini-sfc-$(2)-$(3)/seed$(1)
+$$(MINI_RUN_$(2)_$(3)_$(1))/score/done.json: DIR = runs/mini-sfc-$(2)-$(3)/seed$(1)
+$$(MINI_RUN_$(2)_$(3)_$(1))/score/done.json: CONFIG = $(BASE) --config $(MINI)/classify.yaml $(if $(filter baseline,$(3)),--config $(MINI)/baseline.yaml)
+$$(MINI_RUN_$(2)_$(3)_$(1))/score/done.json: SETTINGS = $(CPU) --run.name $(2)-$(3) --seed_everything $(1) --run.wandb false \
   --data.init_args.root runs/worlds/voc-$(2)-seed$(1) --model.init_args.weights $(PRETRAINED)/checkpoints/last.ckpt $(ARGS)
-
-runs/mini-sfc-$(2)-$(3)/seed$(1)/classify/done.json: $(MINI)/classify.yaml $(MINI)/baseline.yaml $(PRETRAINED)/done.json runs/worlds/voc-$(2)-seed$(1)/world.json runs/mini-sfc-$(2)-$(3)/.settings
-	$(FS) fit $$(OPTIONS) $(CPU) $$(SETTINGS)
-
-runs/mini-sfc-$(2)-$(3)/seed$(1)/cam/done.json: runs/mini-sfc-$(2)-$(3)/seed$(1)/classify/done.json $(MINI)/cam.yaml
-	$(FS) predict $$(OPTIONS) --config $(MINI)/cam.yaml $(CPU) $$(SETTINGS) --ckpt_path runs/mini-sfc-$(2)-$(3)/seed$(1)/classify/checkpoints/last.ckpt
-
-runs/mini-sfc-$(2)-$(3)/seed$(1)/score/done.json: runs/mini-sfc-$(2)-$(3)/seed$(1)/cam/done.json
-	$(FS) evaluate --maps runs/mini-sfc-$(2)-$(3)/seed$(1)/cam/maps --root runs/worlds/voc-$(2)-seed$(1) --split train --limit 300 --parts \
-	  --experiment mini-sfc --out runs/mini-sfc-$(2)-$(3)/seed$(1)/score --pictures 8 --quiet
+$$(MINI_RUN_$(2)_$(3)_$(1))/score/done.json: $(wildcard $(MINI)/*.yaml) experiments/_base/trainer.yaml experiments/_base/cpu.yaml \
+  $(PRETRAINED)/done.json runs/worlds/voc-$(2)-seed$(1)/world.json runs/mini-sfc-$(2)-$(3)/.settings
+	$(FS) fit $$(CONFIG) $$(SETTINGS) \
+	  + predict $$(CONFIG) --config $(MINI)/cam.yaml $$(SETTINGS) --ckpt_path $$(DIR)/classify/checkpoints/last.ckpt \
+	  + evaluate --maps $$(DIR)/cam/maps --root runs/worlds/voc-$(2)-seed$(1) --split train --limit 240 --parts \
+	    --experiment mini-sfc --out $$(DIR)/score --pictures 8 --quiet
 endef
 
 $(foreach s,$(SEEDS),$(foreach w,$(MINI_WORLDS),$(foreach m,$(MINI_METHODS),$(eval $(call mini_sfc,$(s),$(w),$(m))))))
@@ -165,6 +164,7 @@ mini-sfc: $(READY) ## SFC and its baseline on small synthetic worlds, two proces
 demo-scores: $(foreach r,$(DEMO_RUNS),runs/mini-sfc-$(r)/seed$(SEED)/score/done.json)
 
 demo: $(READY) ## the main job in miniature: train SFC from image tags, make maps, score them (5 minutes on 2 cores)
-	@$(MAKE) --no-print-directory -j2 demo-scores
+	@# three runs on two cores: no core idles while the last run finishes
+	@$(MAKE) --no-print-directory -j3 demo-scores
 	$(FS) report --classes $(foreach r,$(DEMO_RUNS),runs/mini-sfc-$(r))
 	@echo "pictures: runs/mini-sfc-longtail-sfc/seed$(SEED)/score/pictures/"

@@ -5,11 +5,22 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from frugalseg import run
 from frugalseg.errors import RunFolderError
-from frugalseg.run import Run, RunFolder, config_identity, digest_of, file_digest, read_json, write_json
+from frugalseg.run import (
+    Run,
+    RunFolder,
+    config_identity,
+    digest_of,
+    file_digest,
+    read_json,
+    write_arrays,
+    write_json,
+    write_text,
+)
 
 
 def folder(path, lr=0.1, experiment="sfc-voc", stage="classify"):
@@ -68,6 +79,46 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     assert read_json(path) == {"new": 2}
 
 
+def arrays_in(path):
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def test_arrays_go_there_and_back(tmp_path):
+    path = tmp_path / "new" / "deep" / "a.npz"
+    for content in ({"m0": np.arange(6).reshape(2, 3)}, {"mw": np.eye(2, dtype=np.float16), "mp": np.zeros(0)}):
+        write_arrays(path, content)
+        found = arrays_in(path)
+        assert set(found) == set(content)
+        for name, array in content.items():
+            assert found[name].dtype == array.dtype
+            np.testing.assert_array_equal(found[name], array)
+    assert files_in(tmp_path) == {"new/deep/a.npz"}
+
+
+def test_text_goes_there_and_back(tmp_path):
+    write_text(tmp_path / "new" / "a.csv", "a,b\n")
+    assert (tmp_path / "new" / "a.csv").read_text() == "a,b\n"
+    assert files_in(tmp_path) == {"new/a.csv"}
+
+
+def test_arrays_that_fail_leave_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    write_arrays(path, {"old": np.ones(3)})
+
+    def full(file, **arrays):
+        file.write(b"PK")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="no space"):
+        write_arrays(path, {"new": np.ones(3)})
+    with pytest.raises(OSError, match="no space"):
+        write_arrays(tmp_path / "b.npz", {"new": np.ones(3)})
+    assert set(arrays_in(path)) == {"old"}
+    assert files_in(tmp_path) == {"a.npz"}
+
+
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
@@ -81,6 +132,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         write_json(path, {"new": 2})
     assert read_json(path) == {"old": 1}
+    assert files_in(tmp_path) == {"a.json"}
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b'{"a": 1', b"[1]", b"3", b"\xff\xfe{}"])
@@ -177,9 +229,19 @@ def test_identity_leaves_the_configuration_alone():
     assert config == CONFIG
 
 
-@pytest.mark.parametrize("config", [{}, {"data": None, "trainer": None}, {"data": {"class_path": "VOC"}}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"data": None, "trainer": None},
+        {"data": {"class_path": "VOC"}},
+        {"data": {"class_path": "VOC", "init_args": None}},
+    ],
+)
 def test_identity_takes_sparse_configurations(config):
-    assert config_identity(config)["seed"] is None
+    identity = config_identity(config)
+    assert identity["seed"] is None
+    assert identity["data"]["init_args"] == {}
 
 
 # ---------------------------------------------------------------------- owners
@@ -257,15 +319,30 @@ def test_a_damaged_record_is_an_error(tmp_path):
         folder(tmp_path).claim({})
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=NotADirectoryError,
-    reason="RunFolder.claim lists its path without asking whether it is a folder",
-)
-def test_a_file_in_the_folders_place_is_an_error(tmp_path):
-    (tmp_path / "classify").write_text("")
-    with pytest.raises(RunFolderError):
-        folder(tmp_path / "classify").claim({})
+@pytest.mark.parametrize("below", ["", "seed0/classify"])
+def test_a_file_in_the_folders_place_is_an_error(tmp_path, below):
+    blocking = tmp_path / "classify"
+    blocking.write_text("mine")
+    assert not folder(blocking / below).is_done()
+    with pytest.raises(RunFolderError, match="is a file") as caught:
+        folder(blocking / below).claim({})
+    assert str(caught.value).startswith(f"{blocking}: ")
+    assert "\n" not in str(caught.value)
+    assert blocking.read_text() == "mine"
+
+
+def test_what_a_killed_write_left_does_not_make_a_folder_foreign(tmp_path):
+    (tmp_path / ".provenance.json.123.tmp").write_text("{")
+    folder(tmp_path).claim({})
+    assert read_json(tmp_path / "provenance.json")["resumed"] == []
+
+
+@pytest.mark.parametrize("name", ["notes.tmp", ".git", ".tmp"])
+def test_other_hidden_or_temporary_files_do(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(RunFolderError, match=r"no provenance\.json"):
+        folder(tmp_path).claim({})
+    assert files_in(tmp_path) == {name}
 
 
 # ---------------------------------------------------------------------- done

@@ -11,7 +11,7 @@ from typing import Any
 
 from frugalseg._version import __version__
 from frugalseg.commands import VERBS
-from frugalseg.errors import FrugalsegError
+from frugalseg.errors import ConfigError, FrugalsegError
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 
@@ -33,12 +33,40 @@ def main(args: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(__version__)
         return 0
+    program = list(sys.argv)
     try:
-        return _dispatch(words)
+        for part in split_chain(words):
+            if args is None:
+                # Lightning starts the other ranks of this very command from sys.argv
+                sys.argv = [program[0], *part]
+            if code := _dispatch(part):
+                return code
+        return 0
     except FrugalsegError as error:
         line = " ".join(str(error).split())
         print(f"frugalseg: error: {line}", file=sys.stderr)
         return 2
+    finally:
+        sys.argv = program
+
+
+def split_chain(words: Sequence[str]) -> list[list[str]]:
+    """Split `fit ... + predict ... + evaluate ...` at lone plus signs: commands that share one process.
+
+    Importing Lightning takes longer than a small stage; joined stages pay for it once.
+
+    Raises:
+        ConfigError: nothing stands before or after a plus sign.
+    """
+    parts: list[list[str]] = [[]]
+    for word in words:
+        if word == "+":
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    if not all(parts):
+        raise ConfigError("a command is missing beside `+`; write e.g. `frugalseg fit ... + predict ...`")
+    return parts
 
 
 def _log_to_stderr() -> None:
@@ -78,4 +106,4 @@ def _usage() -> str:
         **VERBS,
     }
     rows = "\n".join(f"  {name:<10} {text}" for name, text in verbs.items())
-    return f"usage: frugalseg COMMAND [--help] ...\n\n{rows}"
+    return f"usage: frugalseg COMMAND [--help] ... [+ COMMAND ...]\n\n{rows}"

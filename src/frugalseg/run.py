@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,21 +59,38 @@ class Run:
         return top / f"seed{seed}" / (self.stage + suffix)
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
+@contextmanager
+def _draft(path: Path) -> Iterator[Path]:
+    """A hidden file beside `path` to write to: it takes the place of `path` at the end, or goes where that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
-    temporary.replace(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a process that was killed may have left this file when it wrote."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with _draft(path) as draft:
+        draft.write_text(text)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write arrays to an .npz file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with _draft(path) as draft, draft.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    temporary.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -104,7 +122,7 @@ def file_digest(path: Path) -> str:
 def config_identity(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a resolved configuration that the result depends on."""
     data = json.loads(json.dumps(config.get("data") or {}, default=str))
-    settings = data.get("init_args", {})
+    settings = data.get("init_args") or {}
     data["init_args"] = {key: value for key, value in settings.items() if key not in VOLATILE}
     trainer = config.get("trainer") or {}
     return {
@@ -155,9 +173,12 @@ class RunFolder:
         Raises:
             RunFolderError: the folder belongs to another experiment or to something else altogether.
         """
+        blocking = next((path for path in (self.path, *self.path.parents) if path.is_file()), None)
+        if blocking is not None:
+            raise RunFolderError(f"{blocking}: is a file where a run folder belongs; move it or choose another RUN=")
         record = self.path / "provenance.json"
         resumed = []
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and not all(_is_leftover(path) for path in self.path.iterdir()):
             if not record.is_file():
                 raise RunFolderError(
                     f"{self.path}: holds files but no provenance.json; choose another RUN= or empty it"

@@ -8,7 +8,7 @@ from PIL import Image
 
 from frugalseg.analysis.parts import shared_part_logits
 from frugalseg.data.base import Sample
-from frugalseg.errors import MapsError
+from frugalseg.errors import DatasetError, MapsError
 from tests.ops import oracles
 
 CLASSES = 5
@@ -109,3 +109,72 @@ def test_missing_maps(world):
     (root / "maps" / "img1.npz").unlink()
     with pytest.raises(MapsError, match=r"img1\.npz"):
         measure(root, samples)
+
+
+# ---------------------------------------------------------------------- what can be wrong with a world
+
+
+def refused(root, samples, file, error=DatasetError):
+    with pytest.raises(error) as caught:
+        measure(root, samples)
+    assert str(caught.value).startswith(f"{root / file}: ")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_missing_part_image(world):
+    root, samples, _ = world
+    (root / "Parts" / "img2.png").unlink()
+    refused(root, samples, "Parts/img2.png")
+
+
+@pytest.mark.parametrize("keep", [0, 20, 45])
+def test_a_truncated_part_image(world, keep):
+    root, samples, _ = world
+    path = root / "Parts" / "img2.png"
+    path.write_bytes(path.read_bytes()[:keep])
+    refused(root, samples, "Parts/img2.png")
+
+
+@pytest.mark.parametrize("size", [(7, 8), (9, 7), (1, 9), (1, 1)])
+def test_a_part_image_of_another_size(world, size):
+    """Sizes that NumPy would stretch to the mask's, too."""
+    root, samples, _ = world
+    Image.fromarray(np.ones(size, np.uint8)).save(root / "Parts" / "img0.png")
+    message = refused(root, samples, "Parts/img0.png")
+    assert f"{size[0]}x{size[1]}" in message
+    assert "7x9" in message
+
+
+@pytest.mark.parametrize("values", [np.full((7, 9), 3, np.uint8), np.zeros((7, 9, 3), np.uint8)])
+def test_a_part_image_with_other_ids_or_colours(world, values):
+    root, samples, _ = world
+    Image.fromarray(values).save(root / "Parts" / "img0.png")
+    refused(root, samples, "Parts/img0.png")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"", b"{", b"[1]", b"3", b"\xff\xfe{}", b'{"pairs": null}', b'{"pairs": 3}', b'{"pairs": [1, 2]}',
+        b'{"pairs": [[1, 2, 3]]}', b'{"pairs": [["cat", "dog"]]}', b'{"pairs": [[0, 1]]}', b'{"pairs": [[1, 5]]}',
+    ],
+)  # fmt: skip
+def test_a_damaged_record(world, text):
+    root, samples, _ = world
+    (root / "world.json").write_bytes(text)
+    refused(root, samples, "world.json")
+
+
+@pytest.mark.parametrize("channels", [CLASSES, CLASSES - 2])
+def test_logits_of_other_classes(world, channels):
+    root, samples, _ = world
+    np.savez(root / "maps" / "img0.npz", keys=np.array([0], np.uint8), logits=np.zeros((channels, 3, 4)))
+    assert f"{channels} classes" in refused(root, samples, "maps/img0.npz", MapsError)
+
+
+def test_logits_that_are_not_finite(world):
+    root, samples, _ = world
+    logits = np.full((CLASSES - 1, 3, 4), np.nan)
+    np.savez(root / "maps" / "img0.npz", keys=np.array([0], np.uint8), logits=logits)
+    assert "logits" in refused(root, samples, "maps/img0.npz", MapsError)

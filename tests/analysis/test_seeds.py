@@ -95,6 +95,31 @@ def test_damaged_metrics_are_named(experiment, text):
         write_aggregates(experiment)
 
 
+@pytest.mark.parametrize("value", ["high", "0.5", None, [1.0], {"mean": 1.0}])
+def test_metrics_that_are_no_numbers_are_named(experiment, value):
+    stage(experiment, "seed2/score", {**BY_SEED[2], "val/miou_mp": value})
+    with pytest.raises(RunFolderError, match="val/miou_mp") as caught:
+        write_aggregates(experiment)
+    assert str(experiment / "seed2" / "score" / "metrics.json") in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (experiment / "aggregate").exists()
+
+
+def test_whole_numbers_become_floats(experiment):
+    stage(experiment, "seed2/score", {"val/n": 3})
+    assert isinstance(finished_stages(experiment)["score"][2]["val/n"], float)
+
+
+def test_stages_with_dots_keep_files_of_their_own(tmp_path):
+    for number in (1, 2):
+        stage(tmp_path, f"seed0/score.v{number}", {"val/miou": float(number)})
+    write_aggregates(tmp_path)
+    folder = tmp_path / "aggregate"
+    assert {p.name for p in folder.iterdir()} == {f"score.v{n}.{s}" for n in (1, 2) for s in ("json", "csv")}
+    for number in (1, 2):
+        assert json.loads((folder / f"score.v{number}.json").read_text())["val/miou"]["mean"] == number
+
+
 def test_nothing_finished(tmp_path):
     stage(tmp_path, "seed0/score", {"a": 1.0}, done=False)
     with pytest.raises(RunFolderError, match="no finished score stage"):

@@ -18,6 +18,7 @@ from frugalseg.analysis.tables import (
     splits_of,
     summary_table,
 )
+from frugalseg.errors import RunFolderError
 from frugalseg.run import write_json
 
 SEEDS = {
@@ -123,3 +124,10 @@ def test_print_scores(tmp_path, capsys, monkeypatch, split):
     assert f"on {split}" in printed
     for value in SEEDS[0].values():
         assert f"{100 * value:.1f}" in printed
+
+
+def test_print_scores_of_metrics_that_are_no_numbers(tmp_path):
+    folder = tmp_path / "sfc-voc" / "seed0" / "score"
+    write_json(folder / "metrics.json", {"val/miou_mw": "high"})
+    with pytest.raises(RunFolderError, match=r"metrics\.json"):
+        print_scores(folder)

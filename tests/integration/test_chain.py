@@ -199,7 +199,11 @@ def test_pretraining_feeds_the_classifier(words, tmp_path):
     fit(words, "--model.init_args.weights", str(source))
     before = torch.load(source, weights_only=True)["state_dict"]
     after = torch.load(tmp_path / "runs/mini-sfc/seed0/classify/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    frozen = [n for n in after if "num_batches" not in n and n.startswith(("net.backbone.conv1", "net.backbone.layer1", "net.backbone.layer2"))]
+    frozen = [
+        n
+        for n in after
+        if "num_batches" not in n and n.startswith(("net.backbone.conv1", "net.backbone.layer1", "net.backbone.layer2"))
+    ]
     assert len(frozen) > 10
     assert all(torch.equal(after[n], before[n]) for n in frozen)
     assert not torch.equal(after["net.backbone.layer4.0.conv1.weight"], before["net.backbone.layer4.0.conv1.weight"])

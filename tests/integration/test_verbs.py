@@ -126,3 +126,14 @@ def test_every_experiment_file_has_its_header_and_parses(world, capsys):
         assert stop.value.code == 0, path
     assert len(files) >= 10
     assert (REPOSITORY / "Makefile").is_file()
+
+
+def test_commands_joined_by_plus_run_in_order_and_stop_at_the_first_failure(tmp_path, capsys):
+    worlds = [
+        ["miniature", "voc", "--root", str(tmp_path / name), "--images", "1", "--images-val", "1"] for name in "ab"
+    ]
+    assert main([*worlds[0], "+", "data", "check", "voc", "--root", str(tmp_path / "a"), "--quick"]) == 0
+    assert main(["report", str(tmp_path / "none"), "+", *worlds[1]]) == 2
+    assert not (tmp_path / "b").exists()
+    assert main([*worlds[1], "+"]) == 2 and "+" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()

@@ -168,10 +168,15 @@ def test_a_file_without_named_tensors(tmp_path, content):
     assert "no tensors by name" in refused(backbone(), tmp_path / "empty.pth")
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="nn/weights._bare fails on keys that are not strings")
 def test_a_file_with_numbered_tensors(tmp_path):
     torch.save({0: torch.zeros(2)}, tmp_path / "numbered.pth")
-    refused(backbone(), tmp_path / "numbered.pth")
+    assert "no tensors by name" in refused(backbone(), tmp_path / "numbered.pth")
+
+
+def test_numbered_tensors_beside_named_ones_are_ignored(tmp_path, source):
+    torch.save({**source, 0: torch.zeros(2), ("a", 1): torch.zeros(2)}, tmp_path / "mixed.pth")
+    module = backbone()
+    check_loaded(module, source, load_backbone_weights(module, str(tmp_path / "mixed.pth")))
 
 
 class Runs:
@@ -216,16 +221,49 @@ def test_a_timm_name_without_network(monkeypatch, error):
     assert (str(error).splitlines() or [type(error).__name__])[0] in message
 
 
-def test_a_timm_name(monkeypatch, source):
-    """What timm hands out is loaded; the name and the wish for trained weights reach it."""
-    module, asked = backbone(), []
-    net = timm.create_model("resnet18", pretrained=False, num_classes=0, **SMALL)
+@pytest.fixture
+def asked(monkeypatch, source):
+    """timm without a network: hands out `source` and notes what it was asked for."""
+    calls = []
+    create = timm.create_model
+    net = create("resnet18", pretrained=False, num_classes=0, **SMALL)
     net.load_state_dict(source, strict=False)
 
-    def give(name, **settings):
-        asked.append((name, settings["pretrained"]))
+    def give(name, pretrained, **settings):
+        if not pretrained:  # the backbones of these tests
+            return create(name, pretrained=False, **settings)
+        calls.append(name)
         return net
 
     monkeypatch.setattr(timm, "create_model", give)
-    check_loaded(module, source, load_backbone_weights(module, "resnet18.tv_in1k"))
-    assert asked == [("resnet18.tv_in1k", True)]
+    return calls
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18.tv_in1k", "hf-hub:timm/resnet18", "hf-hub:timm/resnet18.tv_in1k", "hf_hub:org.x/name@main"]
+)
+def test_a_timm_name(asked, source, name):
+    """What timm hands out is loaded; the name and the wish for trained weights reach it."""
+    module = backbone()
+    check_loaded(module, source, load_backbone_weights(module, name))
+    assert asked == [name]
+
+
+@pytest.mark.parametrize(
+    "name", ["./resnet18", "../resnet18", "~/resnet18", "/resnet18", "resnet18.pth", "a/b.safetensors"]
+)
+def test_what_looks_like_a_path_is_never_fetched(asked, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WeightsError, match="no such weights file"):
+        load_backbone_weights(backbone(), name)
+    assert asked == []
+
+
+@pytest.mark.parametrize("name", ["resnet18.tv_in1k", "weights/first"])
+def test_a_file_that_is_there_wins_over_a_name(asked, tmp_path, monkeypatch, source, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    torch.save(source, name)
+    module = backbone()
+    check_loaded(module, source, load_backbone_weights(module, name))
+    assert asked == []

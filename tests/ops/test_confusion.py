@@ -78,6 +78,21 @@ def test_a_target_out_of_range_is_refused(wrong):
         confusion_matrix(torch.tensor([0, 1]), torch.tensor([0, wrong]), 3)
 
 
+@pytest.mark.parametrize("ignore", [-1, -256, 256, 257, 300, 1000])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int64])
+def test_an_ignored_id_that_the_type_cannot_hold_ignores_nothing(ignore, dtype):
+    target = torch.tensor([0, 1, 1, 44], dtype=dtype)
+    counts = confusion_matrix(torch.tensor([0, 1, 0, 44], dtype=dtype), target, 45, ignore_index=ignore)
+    assert int(counts.sum()) == len(target)
+    assert counts[1, 1] == counts[1, 0] == counts[44, 44] == 1
+
+
+def test_an_ignored_id_below_zero_does_not_stand_for_255():
+    with pytest.raises(ValueError, match=r"target.*0\.\.255"):
+        confusion_matrix(torch.tensor([0, 0]), torch.tensor([0, 255], dtype=torch.uint8), 3, ignore_index=-1)
+    assert int(confusion_matrix(torch.tensor([0, 0]), torch.tensor([0, -1]), 3, ignore_index=-1).sum()) == 1
+
+
 def test_float_ids_and_other_shapes_are_refused():
     ids = torch.tensor([0, 1])
     with pytest.raises(TypeError, match="integers"):

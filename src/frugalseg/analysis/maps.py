@@ -4,7 +4,6 @@ A file `<id>.npz` holds `keys` (k,) class ids with 0 first, maps (k, H, W) under
 (C, h, w). Scores are exact: integer counts summed over images (sfc.md section 9).
 """
 
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from frugalseg.errors import MapsError
 from frugalseg.ops.cam import RULES, combine, labels_from_maps
 from frugalseg.ops.confusion import confusion_matrix
 
+MAPS = ("m0", "mw", "mp")
 CONTROLS = ("tags", "chance")
 """Predictions that know nothing of the image: `tags` paints one of the image's tags over all of it, `chance` draws
 background or one of the tags for each pixel."""
@@ -29,30 +29,49 @@ def read_maps(path: Path) -> dict[str, NDArray[np.generic]]:
     """Arrays of one file.
 
     Raises:
-        MapsError: missing, damaged, or without `keys`; holds not-a-number.
+        MapsError: missing, damaged, or not what the top of this module says.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("one bare array, not an archive")
+        with archive:
             arrays = {name: archive[name] for name in archive.files}
+        if foreign := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{foreign[0]} is no array")
     except FileNotFoundError:
         raise MapsError(f"{path}: no such file; run the stage that makes the maps again, it continues") from None
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-        raise MapsError(f"{path}: not readable ({error}); delete it and run the stage that makes the maps") from error
-    if "keys" not in arrays or not len(arrays["keys"]) or int(arrays["keys"][0]) != 0:
-        raise MapsError(
-            f"{path}: has no `keys` that begin with the background; it was not written by frugalseg predict"
-        )
-    for name in RULES["m0"] | RULES["sum"]:
-        if name in arrays and not np.isfinite(arrays[name]).all():
-            raise MapsError(f"{path}: {name} holds values that are not finite; delete it and make the maps again")
+    except Exception as error:  # damage makes zipfile, zlib and NumPy raise nearly anything
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise MapsError(f"{path}: not readable ({reason}); delete it and run the stage that makes the maps") from error
+    if (flaw := _flaw(arrays)) is not None:
+        raise MapsError(f"{path}: {flaw}; if frugalseg predict wrote it, delete it and run that stage again")
     return arrays
+
+
+def _flaw(arrays: dict[str, NDArray[np.generic]]) -> str | None:
+    """What is wrong with the arrays of a file, or None."""
+    keys = arrays.get("keys", np.empty(0))
+    if keys.ndim != 1 or keys.dtype.kind not in "iu" or not len(keys) or keys[0] != 0:
+        return "has no `keys` that begin with the background"
+    found = {name: arrays[name] for name in (*MAPS, "logits") if name in arrays}
+    for name, values in found.items():
+        if values.ndim != 3 or values.dtype.kind not in "fiu":
+            return f"{name} is {values.dtype} of shape {values.shape}, not numbers in three dimensions"
+        if not np.isfinite(values).all():
+            return f"{name} holds values that are not finite"
+        if name in MAPS and len(values) != len(keys):
+            return f"{name} has {len(values)} channels for {len(keys)} keys"
+    if len({values.shape for name, values in found.items() if name in MAPS}) > 1:
+        return "its maps differ in size"
+    return None
 
 
 def predictions(arrays: dict[str, NDArray[np.generic]], rules: Iterable[str]) -> dict[str, Tensor]:
     """Labels (H, W) int64 of each rule; rules whose maps are not in the file are left out."""
     keys = torch.as_tensor(arrays["keys"].astype(np.int64))
     maps: dict[str, Tensor] = {
-        name: torch.as_tensor(arrays[name].astype(np.float32)) for name in ("m0", "mw", "mp") if name in arrays
+        name: torch.as_tensor(arrays[name].astype(np.float32)) for name in MAPS if name in arrays
     }
     usable = [rule for rule in rules if all(name in maps for name in RULES[rule])]
     return {rule: labels_from_maps(combine(maps, rule), keys) for rule in usable}
@@ -86,7 +105,8 @@ def score_folder(
         Rule or control -> (K, K) counts, row = true class.
 
     Raises:
-        MapsError: maps are missing (count and first five), damaged, or of another size or class set.
+        MapsError: maps are missing (count and first five), damaged, of another size or class set, or some images
+            have maps that others lack.
         MaskError: a mask is wrong.
     """
     scored = [s for s in samples if s.mask is not None]
@@ -106,6 +126,11 @@ def score_folder(
         truth = torch.as_tensor(read_mask(sample.mask, num_classes).astype(np.int64))
         guesses = predictions(arrays, rules)
         guesses |= control_predictions(sample, arrays["keys"].astype(np.int64), (truth.shape[0], truth.shape[1]))
+        if counts and (odd := guesses.keys() ^ counts.keys()):
+            raise MapsError(
+                f"{path}: differs from {scored[0].id}.npz in having maps for the rules {', '.join(sorted(odd))}; "
+                "the folder mixes two runs, delete one's files and run the stage that makes the maps"
+            )
         for rule, guess in guesses.items():
             if guess.shape != truth.shape:
                 raise MapsError(

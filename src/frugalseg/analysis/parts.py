@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from torch import Tensor
 
 from frugalseg.analysis.maps import read_maps
 from frugalseg.data.base import Sample
 from frugalseg.data.io import read_mask
-from frugalseg.errors import MapsError
+from frugalseg.errors import DatasetError, MapsError
 from frugalseg.ops.cam import resize
 
-BODY = 1
+BODY, PARTS = 1, 3
 
 
 def shared_part_logits(folder: Path, root: Path, samples: Sequence[Sample], num_classes: int) -> dict[str, float]:
@@ -35,26 +35,23 @@ def shared_part_logits(folder: Path, root: Path, samples: Sequence[Sample], num_
         `logit_head_body_tail`; empty where the root is no miniature world.
 
     Raises:
-        MapsError: the maps hold no logits.
+        MapsError: the maps are missing or damaged, or hold no logits of these classes.
+        DatasetError: `world.json`, a mask or a part image is missing or damaged.
     """
-    record = root / "world.json"
-    if not record.is_file() or "pairs" not in (world := json.loads(record.read_text())):
-        return {}
+    pairs = _pairs(root / "world.json", num_classes)
     sums = np.zeros((2, 2))
     pixels = np.zeros(2)
     for sample in samples:
         if sample.mask is None or sample.tags is None:
             continue
         present = {tag + 1 for tag in sample.tags}
-        involved = [(owner, pair) for pair in world["pairs"] for owner in (0, 1) if pair[owner] in present]
+        involved = [(owner, pair) for pair in pairs for owner in (0, 1) if pair[owner] in present]
         if not involved:
             continue
-        arrays = read_maps(folder / f"{sample.id}.npz")
-        if "logits" not in arrays:
-            raise MapsError(f"{folder}: the maps hold no logits; make them with model.init_args.save_logits true")
         mask = read_mask(sample.mask, num_classes)
-        body = np.asarray(Image.open(root / "Parts" / f"{sample.id}.png")) == BODY
-        logits = resize(torch.as_tensor(arrays["logits"].astype(np.float32))[None], (mask.shape[0], mask.shape[1]))[0]
+        size = (mask.shape[0], mask.shape[1])
+        body = read_mask(root / "Parts" / f"{sample.id}.png", PARTS, size, sample.mask) == BODY
+        logits = resize(_logits(folder / f"{sample.id}.npz", num_classes)[None], size)[0]
         for owner, pair in involved:
             inside = torch.as_tensor((mask == pair[owner]) & body)
             pixels[owner] += int(inside.sum())
@@ -67,3 +64,28 @@ def shared_part_logits(folder: Path, root: Path, samples: Sequence[Sample], num_
         for rival in (0, 1)
         if pixels[owner]
     }
+
+
+def _pairs(record: Path, num_classes: int) -> list[tuple[int, int]]:
+    """Head and tail class of each pair; empty where the file is not there or knows no pairs."""
+    if not record.is_file():
+        return []
+    try:
+        pairs = [(int(head), int(tail)) for head, tail in json.loads(record.read_text()).get("pairs", [])]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DatasetError(f"{record}: damaged ({error}); remove the world and make it again") from error
+    if not all(0 < class_id < num_classes for pair in pairs for class_id in pair):
+        raise DatasetError(f"{record}: a pair is not of classes 1 to {num_classes - 1}; is it another world's file?")
+    return pairs
+
+
+def _logits(path: Path, num_classes: int) -> Tensor:
+    """Logits (C, h, w) of one file."""
+    logits = read_maps(path).get("logits")
+    if logits is None:
+        raise MapsError(f"{path}: holds no logits; make the maps with model.init_args.save_logits true")
+    if len(logits) != num_classes - 1:
+        raise MapsError(
+            f"{path}: logits are of {len(logits)} classes, not {num_classes - 1}; make the maps of this data set"
+        )
+    return torch.as_tensor(logits.astype(np.float32))

@@ -25,6 +25,12 @@ def denormalise(image: torch.Tensor, mean: Sequence[float], std: Sequence[float]
     return np.asarray((np.clip(pixels, 0, 1) * 255).round(), dtype=np.uint8)
 
 
+def enlarged(picture: Picture, side: int = 192) -> Picture:
+    """Repeat the pixels of a small picture so that its shorter side has at least `side` of them."""
+    factor = -(-side // min(picture.shape[:2]))
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
 def captioned(picture: Picture, text: str) -> Picture:
     """Put one line of text over a picture."""
     canvas = Image.new("RGB", (picture.shape[1], picture.shape[0] + CAPTION), "white")
@@ -106,14 +112,15 @@ def map_panel(sample: Sample, folder: Path, names: Sequence[str], palette: Pictu
         n: torch.as_tensor(arrays[n].astype(np.float32)) for n in ("m0", "mw", "mp") if n in arrays
     }
     scores = combine(maps, rule if {"mw", "mp"} <= set(maps) else next(iter(maps))).numpy()
-    panels = [captioned(image, sample.id)]
+    panels = [captioned(enlarged(image), sample.id)]
     for row, key in enumerate(keys[1:], start=1):
         strength = scores[row] / max(float(scores[row].max()), 1e-6)
-        panels.append(captioned(overlay(image, heat(strength)), names[key]))
-    panels.append(captioned(overlay(image, colourise(keys[scores.argmax(axis=0)], palette), 0.65), f"labels ({rule})"))
+        panels.append(captioned(enlarged(overlay(image, heat(strength))), names[key]))
+    labels = keys[scores.argmax(axis=0)]
+    panels.append(captioned(enlarged(overlay(image, colourise(labels, palette), 0.65)), f"labels ({rule})"))
     if sample.mask is not None:
         truth = read_mask(sample.mask, len(names))
-        panels.append(captioned(overlay(image, colourise(truth, palette), 0.65), "truth"))
+        panels.append(captioned(enlarged(overlay(image, colourise(truth, palette), 0.65)), "truth"))
     return np.concatenate(panels, axis=1)
 
 

@@ -9,9 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from frugalseg.errors import RunFolderError
-from frugalseg.run import read_json, write_json
+from frugalseg.run import read_json, write_json, write_text
 
 Aggregate = dict[str, dict[str, float]]
+
+
+def read_metrics(path: Path) -> dict[str, float]:
+    """Flat metrics of one stage.
+
+    Raises:
+        RunFolderError: the file is missing or damaged, or a value is no number.
+    """
+    content = read_json(path)
+    for key, value in content.items():
+        if not isinstance(value, int | float):
+            raise RunFolderError(f"{path}: {key} is {value!r}, not a number; run the stage that writes it again")
+    return {key: float(value) for key, value in content.items()}
 
 
 def finished_stages(experiment: Path, prefix: str = "score") -> dict[str, dict[int, dict[str, float]]]:
@@ -34,7 +47,7 @@ def finished_stages(experiment: Path, prefix: str = "score") -> dict[str, dict[i
             continue
         seed = int(re.sub(r"\D", "", stage.parts[-2]) or 0)
         name = "/".join([*stage.parts[:-2], stage.name])
-        found[name][seed] = {k: float(v) for k, v in read_json(done.parent / "metrics.json").items()}
+        found[name][seed] = read_metrics(done.parent / "metrics.json")
     return dict(found)
 
 
@@ -65,14 +78,12 @@ def write_aggregates(experiment: Path) -> dict[str, Aggregate]:
         raise RunFolderError(f"{experiment}: holds no finished score stage; run its make target first")
     aggregates = {stage: aggregate(by_seed) for stage, by_seed in stages.items()}
     for stage, rows in aggregates.items():
-        target = experiment / "aggregate" / stage
-        write_json(target.with_suffix(".json"), dict(rows))
+        # not with_suffix: the stages score.v1 and score.v2 would share a file
+        write_json(experiment / "aggregate" / f"{stage}.json", dict(rows))
         columns = sorted({column for row in rows.values() for column in row}, key=lambda c: (c.startswith("seed"), c))
         text = io.StringIO()
         writer = csv.DictWriter(text, ["key", *columns])
         writer.writeheader()
         writer.writerows({"key": key, **row} for key, row in rows.items())
-        temporary = target.with_name(f".{target.name}.csv.tmp")
-        temporary.write_text(text.getvalue())
-        temporary.replace(target.with_suffix(".csv"))
+        write_text(experiment / "aggregate" / f"{stage}.csv", text.getvalue())
     return aggregates

@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from frugalseg.analysis.groups import GROUPS
-from frugalseg.analysis.seeds import Aggregate, aggregate
-from frugalseg.run import read_json
+from frugalseg.analysis.seeds import Aggregate, aggregate, read_metrics
 
 LABELS = {
     "m0": "M0 classifier",
@@ -23,7 +22,8 @@ LABELS = {
 LOGITS = ("tail_body_head", "tail_body_tail", "head_body_head", "head_body_tail")
 
 
-def _cell(rows: Aggregate, key: str, factor: float = 100.0) -> str:
+def cell(rows: Aggregate, key: str, factor: float = 100.0) -> str:
+    """Mean, and the standard deviation where there is more than one seed; "-" for a key that is not there."""
     row = rows.get(key)
     if row is None:
         return "-"
@@ -50,8 +50,8 @@ def summary_table(results: dict[str, Aggregate], split: str) -> Table:
         table.add_column(column, justify="right")
     for name, rows in results.items():
         for position, rule in enumerate(rules_of(rows, split)):
-            cells = [_cell(rows, f"{split}/miou_{rule}" + (f"_{group}" if group else "")) for group in ("", *GROUPS)]
-            background = _cell(rows, f"{split}/iou_{rule}/background")
+            cells = [cell(rows, f"{split}/miou_{rule}" + (f"_{group}" if group else "")) for group in ("", *GROUPS)]
+            background = cell(rows, f"{split}/iou_{rule}/background")
             table.add_row(name if position == 0 else "", LABELS[rule], *cells, background)
         table.add_section()
     return table
@@ -66,9 +66,9 @@ def class_table(name: str, rows: Aggregate, split: str, rules: Sequence[str] = (
         table.add_column(LABELS[rule], justify="right")
     names = list(dict.fromkeys(key.split("/", 2)[2] for key in rows if key.startswith(f"{split}/iou_")))
     for label in names:
-        table.add_row(label, *[_cell(rows, f"{split}/iou_{rule}/{label}") for rule in rules])
+        table.add_row(label, *[cell(rows, f"{split}/iou_{rule}/{label}") for rule in rules])
     table.add_section()
-    table.add_row("mean", *[_cell(rows, f"{split}/miou_{rule}") for rule in rules])
+    table.add_row("mean", *[cell(rows, f"{split}/miou_{rule}") for rule in rules])
     return table
 
 
@@ -83,7 +83,7 @@ def logit_table(results: dict[str, Aggregate], split: str) -> Table | None:
         for rival in ("head", "tail"):
             table.add_column(f"{owner} object: {rival} logit", justify="right")
     for name, rows in measured.items():
-        table.add_row(name, *[_cell(rows, f"{split}/logit_{key}", 1.0) for key in LOGITS])
+        table.add_row(name, *[cell(rows, f"{split}/logit_{key}", 1.0) for key in LOGITS])
     return table
 
 
@@ -95,7 +95,7 @@ def terminal() -> Console:
 
 def print_scores(folder: Path) -> None:
     """Print the tables of one finished score stage."""
-    rows = aggregate({0: {k: float(v) for k, v in read_json(folder / "metrics.json").items()}})
+    rows = aggregate({0: read_metrics(folder / "metrics.json")})
     console = terminal()
     for split in splits_of(rows):
         console.print(summary_table({folder.parent.parent.name or str(folder): rows}, split))

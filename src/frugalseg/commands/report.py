@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from frugalseg.analysis.markdown import write_into
 from frugalseg.analysis.seeds import write_aggregates
 from frugalseg.analysis.tables import class_table, logit_table, splits_of, summary_table, terminal
 
@@ -12,6 +13,7 @@ def run(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("frugalseg report", description=__doc__)
     parser.add_argument("experiments", nargs="+", type=Path, help="folders runs/<experiment>[-<name>]")
     parser.add_argument("--classes", action="store_true", help="also print every class")
+    parser.add_argument("--into", type=Path, help="also put the tables between the markers of this markdown page")
     options = parser.parse_args(argv)
     console = terminal()
     results = {folder.name: write_aggregates(folder) for folder in options.experiments}
@@ -24,6 +26,8 @@ def run(argv: list[str]) -> int:
             console.print(summary_table(rows, split))
             if (logits := logit_table(rows, split)) is not None:
                 console.print(logits)
+    if options.into is not None:
+        write_into(options.into, {n: found for n, stages in results.items() for found in stages.values()})
     console.print(
         "aggregates: " + ", ".join(str(folder / "aggregate") for folder in options.experiments), highlight=False
     )

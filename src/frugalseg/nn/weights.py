@@ -26,8 +26,8 @@ def load_backbone_weights(module: nn.Module, weights: str | None) -> int:
 
     Args:
         module: receives the weights; every one of its tensors must be found.
-        weights: a timm model name such as `resnet50.tv_in1k`, a file (torchvision or timm names, plain or wrapped
-            state dict, safetensors), or None for random weights.
+        weights: a timm model name such as `resnet50.tv_in1k` or `hf-hub:timm/resnet50.tv_in1k`, a file (torchvision or
+            timm names, plain or wrapped state dict, safetensors), or None for random weights.
 
     Returns:
         Number of tensors that were loaded.
@@ -38,8 +38,7 @@ def load_backbone_weights(module: nn.Module, weights: str | None) -> int:
     if weights is None:
         log.info("weights: null - the backbone starts from random numbers")
         return 0
-    is_file = Path(weights).suffix in FILE_SUFFIXES or "/" in weights
-    source = _read_file(Path(weights)) if is_file else _fetch(weights)
+    source = _read_file(Path(weights)) if _names_file(weights) else _fetch(weights)
     found = {_bare(name): tensor for name, tensor in source.items()}
     wanted = {name: t for name, t in module.state_dict().items() if not name.endswith("num_batches_tracked")}
     matched = [n for n, t in wanted.items() if n in found and found[n].shape == t.shape]
@@ -57,6 +56,12 @@ def load_backbone_weights(module: nn.Module, weights: str | None) -> int:
     module.load_state_dict({name: found[name] for name in matched}, strict=False)
     log.info("weights: %d tensors from %s", len(matched), weights)
     return len(matched)
+
+
+def _names_file(weights: str) -> bool:
+    """Whether a file is meant and not a timm model, whose name may hold slashes too."""
+    path = Path(weights)
+    return path.suffix in FILE_SUFFIXES or weights.startswith((".", "/", "~")) or path.exists()
 
 
 def _bare(name: str) -> str:
@@ -82,7 +87,8 @@ def _read_file(path: Path) -> Mapping[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    named = content.items() if isinstance(content, Mapping) else ()
+    tensors = {name: value for name, value in named if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
         raise WeightsError(f"{path}: holds no tensors by name; give a state dict")
     return tensors

@@ -59,9 +59,10 @@ def resize(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -> 
 
 
 def box_mask(box: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """The box of valid pixels on a coarse grid, as a nearest resize of the full-size mask would give it.
+    """The box of valid pixels on a coarse grid: whether the top-left pixel of each cell lies inside.
 
-    Nearest resizing takes the top-left pixel of each cell, so nothing of full size has to be built.
+    On grids that a network's stride gives, at full and at half scale, this equals torch's nearest resize of the
+    full-size mask (tested), which need not be built; on others torch's float32 positions may differ by a pixel.
 
     Args:
         box: (N, 4) integer y0, x0, y1, x1 (end exclusive) in pixels.

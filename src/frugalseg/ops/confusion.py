@@ -30,8 +30,10 @@ def confusion_matrix(pred: Tensor, target: Tensor, num_classes: int, ignore_inde
         raise ValueError(f"prediction and target differ in shape: {tuple(pred.shape)} and {tuple(target.shape)}")
     if pred.is_floating_point() or target.is_floating_point():
         raise TypeError("class ids must be integers; take the argmax first")
+    # as int64, because in uint8 an ignore_index of -1 or 300 would be another id
+    target = target.long()
     keep = target != ignore_index
-    true, guess = target[keep].long(), pred[keep].long()
+    true, guess = target[keep], pred[keep].long()
     for name, ids in (("prediction", guess), ("target", true)):
         if ids.numel():
             low, high = (int(v) for v in torch.aminmax(ids))

@@ -110,11 +110,6 @@ def test_an_empty_bank_can_be_restored_too():
     assert not used.tags.any()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="ImageBank.update drops the images of another crop size but keeps their tags and boxes",
-)
 def test_a_new_crop_size_empties_slots_altogether():
     bank = ImageBank(CLASSES)
     bank.update(*batch([[1, 1, 0, 0]], side=5))
@@ -122,6 +117,10 @@ def test_a_new_crop_size_empties_slots_altogether():
     assert not bank.image[1].any()
     assert not bank.tags[1].any()
     assert not bank.box[1].any()
+    # slot 0 has been filled again
+    assert bank.image[0, 0, 0, 0] == 2
+    assert bank.tags[0].tolist() == [1, 0, 0, 0]
+    assert bank.box[0, 0] == 20
 
 
 # ---------------------------------------------------------------------- through the task

@@ -32,6 +32,8 @@ class ImageBank(nn.Module):
     def update(self, image: Tensor, tags: Tensor, box: Tensor) -> None:
         """Write each image into the slot of every class it contains; later images of the batch overwrite earlier ones.
 
+        Crops of another size than before empty all slots first.
+
         Args:
             image: (B, 3, S, S).
             tags: (B, C) 0/1.
@@ -39,6 +41,7 @@ class ImageBank(nn.Module):
         """
         if self.image.shape[1:] != image.shape[1:]:
             self.image = image.new_zeros(self.num_classes, *image.shape[1:])
+            self.tags, self.box = torch.zeros_like(self.tags), torch.zeros_like(self.box)
         order = torch.arange(1, len(image) + 1, device=image.device)[:, None]
         last = (tags.gt(0) * order).amax(dim=0)
         source, filled = (last - 1).clamp_min(0), last > 0

@@ -107,6 +107,8 @@ class SFC(LightningModule):
             num_classes, backbone, strides, side, embedding, background_factor, centre_features, backbone_options
         )
         self.bank = ImageBank(num_classes - 1)
+        # each rank fills a bank of its own: DDP must not overwrite it with rank 0's
+        self._ddp_params_and_buffers_to_ignore = [f"bank.{name}" for name, _ in self.bank.named_buffers()]
         self.register_buffer("class_weight", torch.ones(num_classes))
         self.register_buffer(
             "confusion", torch.zeros(len(VALIDATED), num_classes, num_classes, dtype=torch.int64), False
