@@ -389,3 +389,34 @@ def test_a_damaged_done_is_an_error(tmp_path):
     (ours.path / "done.json").write_text("{")
     with pytest.raises(RunFolderError, match=r"done\.json"):
         ours.is_done()
+
+
+def test_a_run_that_failed_before_its_first_result_is_replaced_in_place(tmp_path, capsys):
+    """A typing mistake that shows late must not leave a trail of old folders."""
+    folder = tmp_path / "stage"
+    RunFolder(folder, "e", "s", {"lr": 1}).claim({})
+    (folder / "config.yaml").write_text("lr: 1\n")
+    RunFolder(folder, "e", "s", {"lr": 2}).claim({})
+    assert [p.name for p in tmp_path.iterdir()] == ["stage"] and capsys.readouterr().err == ""
+    (folder / "metrics.csv").write_text("step\n")
+    RunFolder(folder, "e", "s", {"lr": 3}).claim({})
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_up_to_date_stage_satisfies_make(tmp_path):
+    import os
+
+    folder = RunFolder(tmp_path / "stage", "e", "s", {"lr": 1})
+    folder.claim({})
+    folder.finish({})
+    os.utime(tmp_path / "stage/done.json", (1, 1))
+    assert RunFolder(tmp_path / "stage", "e", "s", {"lr": 2}).is_done() is False
+    assert (tmp_path / "stage/done.json").stat().st_mtime == 1
+    assert folder.is_done() and (tmp_path / "stage/done.json").stat().st_mtime > 1
+
+
+def test_the_owner_is_part_of_the_digest(tmp_path):
+    mine = RunFolder(tmp_path / "stage", "e", "s", {"lr": 1})
+    mine.claim({})
+    mine.finish({})
+    assert mine.is_done() and not RunFolder(tmp_path / "stage", "other", "s", {"lr": 1}).is_done()

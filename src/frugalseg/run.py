@@ -151,8 +151,8 @@ class RunFolder:
 
     @property
     def digest(self) -> str:
-        """Digest of the resolved configuration and of the inputs."""
-        return digest_of(self.identity)
+        """Digest of the owner, the resolved configuration and the inputs."""
+        return digest_of([self.experiment, self.stage, self.identity])
 
     @property
     def last_checkpoint(self) -> Path:
@@ -162,7 +162,10 @@ class RunFolder:
     def is_done(self) -> bool:
         """Whether this very stage, with this configuration and these inputs, has finished here."""
         done = self.path / "done.json"
-        return done.is_file() and read_json(done).get("digest") == self.digest
+        same = done.is_file() and read_json(done).get("digest") == self.digest
+        if same:
+            done.touch()  # Make compares times: a YAML whose comment changed is satisfied by a stage that did not
+        return same
 
     def claim(self, provenance: dict[str, Any]) -> None:
         """Make the folder ours: continue an unfinished run of the same identity, move a stale one aside.
@@ -191,11 +194,17 @@ class RunFolder:
                 )
             if owner.get("digest") == self.digest:
                 resumed = [*owner.get("resumed", []), datetime.now(UTC).isoformat(timespec="seconds")]
-            else:
+            elif self._has_results():
                 self._move_aside(str(owner.get("digest"))[:8])
         self.path.mkdir(parents=True, exist_ok=True)
         ours = {"experiment": self.experiment, "stage": self.stage, "digest": self.digest, "identity": self.identity}
         write_json(record, {**provenance, **ours, "resumed": resumed})
+
+    def _has_results(self) -> bool:
+        """Whether there is more than the records that a stage writes before its first result."""
+        records = {"provenance.json", "config.yaml", "hparams.yaml", "wandb-id.txt"}
+        files = (path for path in self.path.rglob("*") if path.is_file() and not _is_leftover(path))
+        return any(path.name not in records for path in files)
 
     def _move_aside(self, tag: str) -> None:
         """Keep results of another configuration under another name: nothing is deleted."""

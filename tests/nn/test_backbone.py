@@ -29,6 +29,16 @@ def _grid(size, stage):
     return size
 
 
+def test_a_new_net_has_its_normalisation_frozen_already():
+    """Lightning trains a module in the mode it finds: nobody calls train() before the first step."""
+    net = ResNetStages("resnet18")
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert net.training and norms and not any(m.training for m in norms)
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    net(torch.randn(2, 3, 64, 64))
+    assert all(torch.equal(t, before[n]) for n, t in net.state_dict().items())
+
+
 @pytest.mark.parametrize("size", [(64, 64), (375, 500)])
 def test_shapes_of_the_paper(resnet50, size):
     """sfc.md section 14: depths there, sides by rounding up at each stride."""

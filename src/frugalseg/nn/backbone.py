@@ -83,6 +83,8 @@ class ResNetStages(nn.Module):
         self.first_trained = STAGES.index(trained_from)
         for stage in STAGES[: self.first_trained]:
             self._stage(stage).requires_grad_(False)
+        # a new module is in training mode without anybody having called train()
+        self.train(self.training)
 
     def _stage(self, stage: str) -> nn.Module:
         if stage == "stem":
