@@ -60,7 +60,7 @@ class Run:
 
 
 @contextmanager
-def _draft(path: Path) -> Iterator[Path]:
+def draft(path: Path) -> Iterator[Path]:
     """A hidden file beside `path` to write to: it takes the place of `path` at the end, or goes where that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -78,8 +78,8 @@ def _is_leftover(path: Path) -> bool:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    with _draft(path) as draft:
-        draft.write_text(text)
+    with draft(path) as temporary:
+        temporary.write_text(text)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -87,10 +87,10 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=True, default=str) + "\n")
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, Any], compress: bool = True) -> None:
     """Write arrays to an .npz file, whole or not at all."""
-    with _draft(path) as draft, draft.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    with draft(path) as temporary, temporary.open("wb") as file:
+        (np.savez_compressed if compress else np.savez)(file, **arrays)
 
 
 def read_json(path: Path) -> dict[str, Any]:

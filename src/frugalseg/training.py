@@ -235,6 +235,8 @@ def run_trainer(words: Sequence[str]) -> int:
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
     # predict and validate need no checkpoint callbacks
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
+    # frozen normalisation is in evaluation mode on purpose
+    warnings.filterwarnings("ignore", message="Found .* module.* in eval mode at the start of training")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended to run from within Python")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")

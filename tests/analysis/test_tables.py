@@ -95,10 +95,10 @@ def test_logit_table():
     results = {"sfc": aggregate({0: {**SEEDS[0], **LOGIT_KEYS}}), "baseline": aggregate(SEEDS)}
     header, *lines = rows_of(logit_table(results, "val"))
     assert header[1:] == [
-        "tail object: head logit",
-        "tail object: tail logit",
-        "head object: head logit",
-        "head object: tail logit",
+        "on tail: head",
+        "on tail: tail",
+        "on head: head",
+        "on head: tail",
     ]
     assert lines == [["sfc", *(f"{LOGIT_KEYS[f'val/logit_{key}']:.1f}" for key in LOGITS)]]
 

@@ -63,3 +63,14 @@ def test_confusion_is_int64(words, checkpoint, tmp_path):
     counts = np.load(tmp_path / "runs/mini-sfc/seed0/classify-validate/confusion.npz")
     assert {counts[r].dtype for r in counts.files} == {np.dtype(np.int64)}
     assert torch.tensor(counts["m0"]).sum() == 24 * 64 * 64
+
+
+def test_two_processes_train_together(words, tmp_path):
+    """The bank is per rank and must survive DDP's broadcast of buffers; the schedule counts global steps."""
+    run(words("fit", *TWO, "--trainer.max_steps", "3", "--trainer.val_check_interval", "3"))
+    folder = tmp_path / "runs/mini-sfc/seed0/classify"
+    checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 3
+    assert checkpoint["state_dict"]["bank.image"].shape == (12, 3, 64, 64)
+    assert checkpoint["state_dict"]["bank.tags"].sum() > 0
+    assert (folder / "done.json").is_file() and (folder / "metrics.json").is_file()

@@ -6,6 +6,7 @@ from frugalseg.analysis.groups import GROUPS
 from frugalseg.analysis.seeds import Aggregate
 from frugalseg.analysis.tables import LABELS, LOGITS, cell, rules_of, splits_of
 from frugalseg.errors import ConfigError
+from frugalseg.run import write_text
 
 BEGIN, END = "<!-- results: begin (frugalseg report --into) -->", "<!-- results: end -->"
 
@@ -48,6 +49,4 @@ def write_into(path: Path, results: dict[str, Aggregate]) -> None:
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
     body = "\n".join([*score_lines(results), *logit_lines(results)])
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(f"{before}{BEGIN}\n{body}\n{END}{after}")
-    temporary.replace(path)
+    write_text(path, f"{before}{BEGIN}\n{body}\n{END}{after}")

@@ -14,6 +14,7 @@ from frugalseg.data.base import Sample
 from frugalseg.data.io import read_image, read_mask
 from frugalseg.ops.cam import combine
 from frugalseg.ops.palette import colourise, heat, overlay
+from frugalseg.run import draft
 
 Picture = NDArray[np.uint8]
 CAPTION = 14
@@ -126,7 +127,5 @@ def map_panel(sample: Sample, folder: Path, names: Sequence[str], palette: Pictu
 
 def save_png(path: Path, picture: Picture) -> None:
     """Write a picture whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(picture).save(temporary, format="PNG")
-    temporary.replace(path)
+    with draft(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")

@@ -77,11 +77,13 @@ def logit_table(results: dict[str, Aggregate], split: str) -> Table | None:
     measured = {name: rows for name, rows in results.items() if f"{split}/logit_{LOGITS[0]}" in rows}
     if not measured:
         return None
-    table = Table(title=f"mean logits on shared bodies, {split}")
-    table.add_column("experiment")
+    table = Table(
+        title=f"mean logits on bodies shared by a head and a tail class, {split} (on whose object: whose logit)"
+    )
+    table.add_column("experiment", no_wrap=True)
     for owner in ("tail", "head"):
         for rival in ("head", "tail"):
-            table.add_column(f"{owner} object: {rival} logit", justify="right")
+            table.add_column(f"on {owner}: {rival}", justify="right")
     for name, rows in measured.items():
         table.add_row(name, *[cell(rows, f"{split}/logit_{key}", 1.0) for key in LOGITS])
     return table

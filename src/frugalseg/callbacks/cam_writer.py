@@ -1,13 +1,12 @@
 """Write class maps, one file per image, so that making them can stop anywhere and continue."""
 
-import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from frugalseg.batch import SkipsIds
+from frugalseg.run import write_arrays
 
 
 class CamWriter(Callback):
@@ -22,8 +21,7 @@ class CamWriter(Callback):
     """
 
     def __init__(self, folder: str | None = None, compress: bool = True) -> None:
-        self.folder = folder
-        self.save = np.savez_compressed if compress else np.savez
+        self.folder, self.compress = folder, compress
 
     def target(self, trainer: Trainer) -> Path:
         """The folder that the maps go to."""
@@ -52,8 +50,4 @@ class CamWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Write one prediction: `outputs["arrays"]` under `outputs["id"]`."""
-        path = self.target(trainer) / f"{outputs['id']}.npz"
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
-        with temporary.open("wb") as file:
-            self.save(file, **outputs["arrays"])
-        temporary.replace(path)
+        write_arrays(self.target(trainer) / f"{outputs['id']}.npz", outputs["arrays"], self.compress)

@@ -1,6 +1,5 @@
 """Where a result comes from: code, versions, machine, seed, data and command."""
 
-import json
 import os
 import platform
 import subprocess
@@ -13,6 +12,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+
+from frugalseg.run import read_json, write_json
 
 PACKAGES = (
     "torch",
@@ -109,11 +110,8 @@ class Provenance(Callback):
             "precision": trainer.precision,
         }
         path = Path(trainer.default_root_dir) / "provenance.json"
-        record = json.loads(path.read_text()) if path.is_file() else {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(".provenance.tmp")
-        temporary.write_text(json.dumps({**record, **facts}, indent=2, sort_keys=True, default=str) + "\n")
-        temporary.replace(path)
+        record = read_json(path) if path.is_file() else {}
+        write_json(path, {**record, **facts})
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 # Lightning's own hand-over loses the nested settings of subclasses in offline runs
