@@ -85,5 +85,5 @@ class Pictures(Callback):
             Image.fromarray(panel).save(path)
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
-                names, panels = zip(*self._panels, strict=True)
-                logger.log_image("val/maps", [Image.fromarray(p) for p in panels], caption=list(names))
+                for name, panel in self._panels:  # one key each: a W&B panel wants pictures of one size
+                    logger.log_image(f"val/maps/{name}", [Image.fromarray(panel)])
