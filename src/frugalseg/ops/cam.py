@@ -143,4 +143,5 @@ def labels_from_maps(maps: Tensor, keys: Tensor) -> Tensor:
     Returns:
         (H, W) int64.
     """
-    return keys.long()[maps.argmax(dim=0)]
+    # max(...).indices is argmax, and on the CPU many times faster over a leading dimension
+    return keys.long()[maps.max(dim=0).indices]

@@ -56,4 +56,4 @@ def argmax_masks(scores: Tensor, background_factor: float = 0.3) -> Tensor:
     """
     with torch.no_grad():
         shaded = torch.cat([scores[:, :1] * background_factor, scores[:, 1:]], dim=1)
-        return torch.zeros_like(shaded).scatter_(1, shaded.argmax(dim=1, keepdim=True), 1.0)
+        return torch.zeros_like(shaded).scatter_(1, shaded.max(dim=1, keepdim=True).indices, 1.0)
