@@ -1,6 +1,6 @@
 # One target per experiment; stages are files (`done.json`), so nothing that is up to date is done again.
 #
-# Variables: ROOT (data), SEED or SEEDS="0 1 2", RUN (name of a variant), CKPT (best|last), ARGS (more settings for
+# Variables: ROOT (data), SEED or SEEDS="0 1 2", RUN (name of a variant of sfc-voc), CKPT (best|last), ARGS (more settings for
 # every Trainer stage, e.g. ARGS="--trainer.max_steps 30"), ONLY (prefix of benchmark rows).
 
 SHELL := /bin/bash
@@ -71,10 +71,11 @@ clean: ## remove caches and build files (runs and the environment stay)
 .PHONY: FORCE
 FORCE:
 
-# rewritten only when a variable has changed, so that changed ARGS make stages out of date
+# rewritten only when a variable has changed, so that changed ARGS make stages out of date; `+` also under `make -n`, whose plan
+# would otherwise always show everything
 runs/%/.settings: FORCE
-	@mkdir -p $(@D)
-	@printf '%s\n' "ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS)" | cmp -s - $@ || printf '%s\n' "ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS)" > $@
+	+@mkdir -p $(@D)
+	+@printf '%s\n' "ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS)" | cmp -s - $@ || printf '%s\n' "ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS)" > $@
 
 # ---------------------------------------------------------------- SFC on PASCAL VOC
 
@@ -161,10 +162,10 @@ mini-sfc: $(READY) ## SFC and its baseline on small synthetic worlds, two proces
 	@$(MAKE) --no-print-directory -j2 mini-sfc-scores
 	$(FS) report $(foreach w,$(MINI_WORLDS),$(foreach m,$(MINI_METHODS),runs/mini-sfc-$(w)-$(m)))
 
-demo-scores: $(foreach r,$(DEMO_RUNS),runs/mini-sfc-$(r)/seed$(SEED)/score/done.json)
+demo-scores: $(foreach r,$(DEMO_RUNS),runs/mini-sfc-$(r)/seed$(firstword $(SEEDS))/score/done.json)
 
 demo: $(READY) ## the main job in miniature: train SFC from image tags, make maps, score them (5 minutes on 2 cores)
 	@# three runs on two cores: no core idles while the last run finishes
 	@$(MAKE) --no-print-directory -j3 demo-scores
 	$(FS) report --classes $(foreach r,$(DEMO_RUNS),runs/mini-sfc-$(r))
-	@echo "pictures: runs/mini-sfc-longtail-sfc/seed$(SEED)/score/pictures/"
+	@echo "pictures: runs/mini-sfc-longtail-sfc/seed$(firstword $(SEEDS))/score/pictures/"

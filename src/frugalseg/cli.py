@@ -5,6 +5,7 @@
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -39,8 +40,10 @@ def main(args: Sequence[str] | None = None) -> int:
             if args is None:
                 # Lightning starts the other ranks of this very command from sys.argv
                 sys.argv = [program[0], *part]
+            environment = dict(os.environ)
             if code := _dispatch(part):
                 return code
+            _leave_process_group(environment)
         return 0
     except FrugalsegError as error:
         line = " ".join(str(error).split())
@@ -48,6 +51,16 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     finally:
         sys.argv = program
+
+
+def _leave_process_group(environment: dict[str, str]) -> None:
+    """Undo what DDP left behind, or the next command would wait for ranks that have gone."""
+    for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        if name not in environment:
+            os.environ.pop(name, None)
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def split_chain(words: Sequence[str]) -> list[list[str]]:

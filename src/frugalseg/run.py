@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,11 +22,14 @@ from frugalseg.errors import RunFolderError
 VOLATILE = frozenset({"num_workers", "pin_memory"})
 """Data settings that change how fast a stage runs, not what it computes."""
 TRAINER_IDENTITY = (
+    "fast_dev_run", "max_time", "overfit_batches", "devices", "num_nodes",
     "max_epochs", "max_steps", "min_epochs", "min_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm",
     "accumulate_grad_batches", "limit_train_batches", "limit_val_batches", "limit_test_batches",
     "limit_predict_batches", "val_check_interval", "check_val_every_n_epoch",
 )  # fmt: skip
-"""Trainer settings that a result depends on; devices, loggers and callbacks are left out."""
+"""Trainer settings that a result depends on; accelerator, loggers and callbacks are left out."""
+FIT_ONLY = ("devices", "num_nodes")
+"""They set the batch of a fit; scores and predictions are the same on any number."""
 
 
 @dataclass
@@ -119,8 +122,28 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def config_identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a resolved configuration that the result depends on."""
+def data_digests(root: Path, splits: Iterable[Any]) -> dict[str, str]:
+    """Digests of the small files that say what a data folder holds: `world.json` and the lists of the splits in use.
+
+    Args:
+        root: VOC-like folder; files that are not there are left out.
+        splits: names of splits.
+    """
+    names = [
+        "world.json",
+        "ImageSets/classes.txt",
+        *(f"ImageSets/Segmentation/{split}.txt" for split in sorted(set(splits))),
+    ]
+    return {name: file_digest(root / name) for name in names if (root / name).is_file()}
+
+
+def config_identity(config: dict[str, Any], fit: bool = True) -> dict[str, Any]:
+    """The part of a resolved configuration that the result depends on.
+
+    Args:
+        config: resolved settings.
+        fit: whether they are those of a fit.
+    """
     data = json.loads(json.dumps(config.get("data") or {}, default=str))
     settings = data.get("init_args") or {}
     data["init_args"] = {key: value for key, value in settings.items() if key not in VOLATILE}
@@ -129,7 +152,7 @@ def config_identity(config: dict[str, Any]) -> dict[str, Any]:
         "data": data,
         "model": config.get("model"),
         "seed": config.get("seed_everything"),
-        "trainer": {key: trainer.get(key) for key in TRAINER_IDENTITY},
+        "trainer": {key: trainer.get(key) for key in TRAINER_IDENTITY if fit or key not in FIT_ONLY},
     }
 
 

@@ -10,17 +10,19 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentError, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.core import LightningDataModule, LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 
 from frugalseg.callbacks import LineProgress, RandomState
 from frugalseg.callbacks.loggers import csv_logger, wandb_logger
 from frugalseg.callbacks.provenance import Provenance, describe
 from frugalseg.errors import CheckpointError, ConfigError
-from frugalseg.run import Run, RunFolder, config_identity, file_digest, write_arrays
+from frugalseg.run import Run, RunFolder, config_identity, data_digests, file_digest, write_arrays
 
 COMMAND: list[str] = []
 """The words of the running command, for provenance."""
@@ -37,6 +39,21 @@ class SaveConfig(SaveConfigCallback):
         """Write `config.yaml` on rank 0."""
         path = Path(trainer.default_root_dir) / "config.yaml"
         self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+
+
+def _is_dry(trainer: Trainer) -> bool:
+    """Whether this is `fast_dev_run`: it must leave nothing that looks like a result."""
+    return bool(getattr(trainer, "fast_dev_run", False))
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """`last.ckpt`, also written after each validation: one saved just before would not know the best score so far."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it once the best checkpoint has been dealt with (callbacks run in order)."""
+        super().on_validation_end(trainer, pl_module)
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not _is_dry(trainer):
+            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt", weights_only=False)
 
 
 class SuiteCLI(LightningCLI):
@@ -64,7 +81,9 @@ class SuiteCLI(LightningCLI):
         """Check a checkpoint instead of taking settings from it: stages always pass their configuration."""
         config = self.config[self.config.subcommand]
         path = config.get("ckpt_path")
-        if path and path not in {"best", "last", "hpc", "registry"}:
+        if path is None and self.config.subcommand != "fit":
+            raise ConfigError(f"frugalseg {self.config.subcommand} needs a trained net; give --ckpt_path FILE")
+        if path is not None:
             check_checkpoint(Path(path), str(config["model"]["class_path"]))
 
     def before_instantiate_classes(self) -> None:
@@ -75,7 +94,7 @@ class SuiteCLI(LightningCLI):
         suffix = f"-{self.subcommand}" if self.subcommand in {"validate", "test"} else ""
         folder = run.folder(int(config["seed_everything"]), suffix)
         self._dump_config()
-        identity = config_identity(self.config_dump)
+        identity = config_identity(self.config_dump, self.subcommand == "fit")
         identity["inputs"] = _input_digests(config)
         self.run_settings = run
         self.run_folder = RunFolder(folder, run.experiment, run.stage + suffix, identity)
@@ -89,14 +108,40 @@ class SuiteCLI(LightningCLI):
             check_checkpoint(last, str(config["model"]["class_path"]))
             config["ckpt_path"] = str(last)
 
+    def instantiate_classes(self) -> None:
+        """Build everything; a value that a class refuses is a setting to mend."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, RuntimeError, MisconfigurationException) as error:
+            raise ConfigError(one_line(str(error))) from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except MisconfigurationException as error:
+            raise ConfigError(one_line(str(error))) from error
+        except RuntimeError as error:
+            if "Error(s) in loading state_dict" not in str(error):
+                raise
+            path = self.config[subcommand].get("ckpt_path")
+            raise CheckpointError(
+                f"{path}: was trained with other settings of the net ({one_line(str(error))})"
+            ) from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has: checkpoints, loggers, provenance, progress."""
         run, folder = self.run_settings, self.run_folder.path
         settings = self._get(self.config_init, "trainer", default={})
-        if settings.get("logger") in (None, True):
-            kwargs["logger"] = [csv_logger(folder)]
-            if run.wandb and (tracker := wandb_logger(folder, run)) is not None:
-                kwargs["logger"].append(tracker)
+        given = settings.get("logger")
+        own = given in (None, True, False)
+        kwargs["logger"] = [csv_logger(folder), *([] if own else given if isinstance(given, list) else [given])]
+        if (
+            given in (None, True)
+            and run.wandb
+            and _is_rank_zero()
+            and (tracker := wandb_logger(folder, run)) is not None
+        ):
+            kwargs["logger"].append(tracker)
         kwargs["callbacks"] = [*(settings.get("callbacks") or []), *self._own_callbacks(settings)]
         return super().instantiate_trainer(**kwargs)
 
@@ -113,7 +158,7 @@ class SuiteCLI(LightningCLI):
                     )
                 )  # fmt: skip
             callbacks.append(
-                ModelCheckpoint(
+                LastCheckpoint(
                     checkpoints, filename="last", every_n_train_steps=run.save_every, enable_version_counter=False
                 )
             )
@@ -129,7 +174,7 @@ class SuiteCLI(LightningCLI):
     def after_fit(self) -> None:
         """Keep the final weights and say that the stage is done."""
         trainer = self.trainer
-        if trainer.interrupted:
+        if trainer.interrupted or _is_dry(trainer):
             return
         if trainer.checkpoint_callbacks:
             trainer.save_checkpoint(self.run_folder.last_checkpoint, weights_only=False)
@@ -156,6 +201,8 @@ class SuiteCLI(LightningCLI):
         self._finish()
 
     def _finish(self) -> None:
+        if _is_dry(self.trainer):
+            return
         self.trainer.strategy.barrier()
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         if self.trainer.is_global_zero:
@@ -178,7 +225,10 @@ def check_checkpoint(path: Path, class_path: str) -> None:
         CheckpointError: with the file and what it holds.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint; run the stage that trains it first")
+        raise CheckpointError(
+            f"{path}: no such checkpoint; run the stage that trains it first "
+            "(a fit that ends before its first validation has no best.ckpt: use last.ckpt, with Make CKPT=last)"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
@@ -197,10 +247,20 @@ def check_checkpoint(path: Path, class_path: str) -> None:
 
 
 def _input_digests(config: Namespace) -> dict[str, str]:
-    """Digests of the files that a stage starts from."""
+    """Digests of the files that a stage starts from: checkpoint, weights, and the lists of the data."""
     init = config["model"].get("init_args") or {}
-    candidates = {"ckpt_path": config.get("ckpt_path"), "weights": init.get("weights")}
-    return {name: file_digest(Path(p)) for name, p in candidates.items() if p and Path(str(p)).is_file()}
+    given = {"ckpt_path": config.get("ckpt_path"), "weights": init.get("weights")}
+    files = {name: Path(str(path)).expanduser() for name, path in given.items() if path}
+    data = config["data"].get("init_args") or {}
+    splits = [value for key, value in data.items() if key.endswith("_split")]
+    return {
+        **{
+            name: file_digest(Path(p).expanduser())
+            for name, p in files.items()
+            if p and Path(str(p)).expanduser().is_file()
+        },
+        **data_digests(Path(str(data.get("root", ""))), splits),
+    }
 
 
 def one_line(message: str) -> str:
@@ -215,7 +275,7 @@ def one_line(message: str) -> str:
         "Problem with given class_path",
     )
     telling = [line for line in lines if not line.startswith(noise)]
-    return " ".join(telling)[:500] + "; see `frugalseg fit --help`"
+    return " ".join(telling)[:500]
 
 
 def run_trainer(words: Sequence[str]) -> int:
@@ -254,7 +314,7 @@ def run_trainer(words: Sequence[str]) -> int:
             args=None if sys.argv[1:] == list(words) else list(words),
         )
     except ArgumentError as error:
-        raise ConfigError(one_line(str(error))) from error
+        raise ConfigError(one_line(str(error)) + f"; see `frugalseg {words[0]} --help`") from error
     except UpToDate as reason:
         print(reason, file=sys.stderr)
     return 0

@@ -124,3 +124,32 @@ def test_a_defect_is_not_dressed_up_as_a_users_error(words, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         main(words("fit"))
     assert not issubclass(ZeroDivisionError, FrugalsegError)
+
+
+def test_predicting_without_a_trained_net(capsys, words, tmp_path):
+    refused(capsys, words("predict", cam=True), "--ckpt_path")
+    refused(capsys, words("predict", "--ckpt_path", "last", cam=True), "last", "no such checkpoint")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_settings_that_a_class_refuses(capsys, words):
+    refused(capsys, words("fit", "--model.init_args.backbone", "resnet51"), "resnet51")
+    refused(capsys, words("fit", "--model.init_args.strides", "[3,1,2,1,1]"), "strides")
+
+
+def test_checkpoint_of_a_net_with_other_settings(capsys, words, tmp_path):
+    assert main(words("fit", "--trainer.max_steps", "1", "--trainer.val_check_interval", "1")) == 0
+    path = tmp_path / "runs/mini-sfc/seed0/classify/checkpoints/last.ckpt"
+    refused(
+        capsys,
+        words("predict", "--ckpt_path", str(path), "--model.init_args.side", "[8,8,8,8]", cam=True),
+        path,
+        "size mismatch",
+    )
+
+
+def test_a_dry_run_leaves_nothing_that_looks_like_a_result(words, tmp_path):
+    assert main(words("fit", "--trainer.fast_dev_run", "true")) == 0
+    folder = tmp_path / "runs/mini-sfc/seed0/classify"
+    assert not (folder / "done.json").exists() and not (folder / "checkpoints").exists()
+    assert main(words("fit")) == 0 and (folder / "done.json").exists()

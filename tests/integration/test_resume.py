@@ -18,7 +18,7 @@ def state(folder):
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_resumed_fit_equals_uninterrupted_fit(words, tmp_path, monkeypatch, workers):
     """24 images in batches of 4 are 6 steps an epoch: stopped after step 8 of 12, inside the second epoch."""
-    extra = ["--trainer.max_steps", "12", "--trainer.val_check_interval", "12", "--data.init_args.num_workers", workers]
+    extra = ["--trainer.max_steps", "12", "--trainer.val_check_interval", "4", "--data.init_args.num_workers", workers]
     assert main(words("fit", *extra, "--run.name", "whole")) == 0
 
     step = SFC.training_step
@@ -53,6 +53,13 @@ def test_resumed_fit_equals_uninterrupted_fit(words, tmp_path, monkeypatch, work
     momenta = [[s["momentum_buffer"] for s in c["optimizer_states"][0]["state"].values()] for c in (whole, resumed)]
     assert len(momenta[0]) > 10 and all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
     assert torch.equal(whole["callbacks"]["RandomState"]["torch"], resumed["callbacks"]["RandomState"]["torch"])
+
+    best = [
+        torch.load(f / "checkpoints/best.ckpt", weights_only=True)
+        for f in (tmp_path / "runs/mini-sfc-whole/seed0/classify", folder)
+    ]
+    assert best[0]["global_step"] == best[1]["global_step"]
+    assert all(torch.equal(t, best[1]["state_dict"][n]) for n, t in best[0]["state_dict"].items())
 
     def rows(name):
         lines = (tmp_path / f"runs/mini-sfc-{name}/seed0/classify/metrics.csv").read_text().splitlines()

@@ -40,10 +40,12 @@ def read_maps(path: Path) -> dict[str, NDArray[np.generic]]:
         if foreign := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
             raise ValueError(f"{foreign[0]} is no array")
     except FileNotFoundError:
-        raise MapsError(f"{path}: no such file; run the stage that makes the maps again, it continues") from None
+        raise MapsError(f"{path}: no such file; remove done.json beside the maps and make them again") from None
     except Exception as error:  # damage makes zipfile, zlib and NumPy raise nearly anything
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise MapsError(f"{path}: not readable ({reason}); delete it and run the stage that makes the maps") from error
+        raise MapsError(
+            f"{path}: not readable ({reason}); delete it and done.json beside the maps and make them again"
+        ) from error
     if (flaw := _flaw(arrays)) is not None:
         raise MapsError(f"{path}: {flaw}; if frugalseg predict wrote it, delete it and run that stage again")
     return arrays
@@ -114,7 +116,7 @@ def score_folder(
     if missing:
         raise MapsError(
             f"{folder}: maps of {len(missing)} of {len(scored)} images are missing, first {first_five(missing)}; "
-            "run the stage that makes them again, it continues"
+            "remove done.json beside the maps and make them again: those that are there stay"
         )
     if not scored:
         raise MapsError(f"{folder}: none of the {len(samples)} images of this split has a mask to score against")

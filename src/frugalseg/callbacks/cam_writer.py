@@ -10,22 +10,21 @@ from frugalseg.run import write_arrays
 
 
 class CamWriter(Callback):
-    """Store each prediction as `<folder>/<id>.npz`: plain arrays, no pickled objects.
+    """Store each prediction as `maps/<id>.npz`: plain arrays, no pickled objects.
 
     A file is written under a temporary name and renamed, so it is whole or absent; ids whose file is there are taken
     out of the loader before anything is decoded. Under DDP every rank writes its own images.
 
     Args:
-        folder: None for `maps` in the run folder.
         compress: deflate the arrays; float16 maps shrink to about half.
     """
 
-    def __init__(self, folder: str | None = None, compress: bool = True) -> None:
-        self.folder, self.compress = folder, compress
+    def __init__(self, compress: bool = True) -> None:
+        self.compress = compress
 
     def target(self, trainer: Trainer) -> Path:
-        """The folder that the maps go to."""
-        return Path(self.folder) if self.folder else Path(trainer.default_root_dir) / "maps"
+        """`maps` in the run folder, whose owner and settings are checked when it is claimed."""
+        return Path(trainer.default_root_dir) / "maps"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tell the data module which ids are on disk."""

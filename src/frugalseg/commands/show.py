@@ -27,6 +27,8 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--columns", type=int, default=4)
     parser.add_argument("--out", default="runs/show.png")
     options, rest = parser.parse_known_args(argv)
+    if options.count < 1 or options.columns < 1:
+        raise ConfigError("--count and --columns must be at least 1")
     data = build_data(options.config, rest)
     data.setup(LOADERS[options.role])
     loader = getattr(data, f"{options.role}_dataloader")()
@@ -57,6 +59,8 @@ def build_data(configs: list[str], words: list[str]) -> SegmentationData:
             content = yaml.safe_load(Path(name).read_text()) or {}
         except (OSError, yaml.YAMLError) as error:
             raise ConfigError(f"{name}: not readable ({error}); give an experiment's YAML") from error
+        if not isinstance(content, dict) or not isinstance(content.get("data") or {}, dict):
+            raise ConfigError(f"{name}: is not a mapping with a `data` section; give an experiment's YAML")
         section = _merge(section, content.get("data") or {})
     if not section and not words:
         raise ConfigError("frugalseg show needs --config with a `data` section, or --data settings")

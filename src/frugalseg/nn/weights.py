@@ -38,7 +38,7 @@ def load_backbone_weights(module: nn.Module, weights: str | None) -> int:
     if weights is None:
         log.info("weights: null - the backbone starts from random numbers")
         return 0
-    source = _read_file(Path(weights)) if _names_file(weights) else _fetch(weights)
+    source = _read_file(Path(weights).expanduser()) if _names_file(weights) else _fetch(weights)
     found = {_bare(name): tensor for name, tensor in source.items()}
     wanted = {name: t for name, t in module.state_dict().items() if not name.endswith("num_batches_tracked")}
     matched = [n for n, t in wanted.items() if n in found and found[n].shape == t.shape]

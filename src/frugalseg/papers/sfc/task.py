@@ -1,5 +1,6 @@
 """SFC as a LightningModule: the training step, its schedule, single-scale validation and multi-scale maps."""
 
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -67,7 +68,7 @@ class SFC(LightningModule):
         bank_bonus: r of the class weights; null computes steps x draws x 3 / (epochs x C) of section 4.2.
         calibration_start: step at which the bank is drawn from and both consistency terms begin; 0 in the paper.
         bank_start: step at which the bank begins to be filled.
-        seed: of the bank's draws, which depend on it and on the step alone.
+        seed: of the bank's draws, which depend on it and on the step alone; null takes the run's.
         save_logits: keep the class logits at scale 1 beside the maps, for analysis.
     """
 
@@ -98,7 +99,7 @@ class SFC(LightningModule):
         bank_bonus: float | None = None,
         calibration_start: int = 0,
         bank_start: int = 0,
-        seed: int = 0,
+        seed: int | None = None,
         save_logits: bool = False,
     ) -> None:
         super().__init__()
@@ -107,7 +108,7 @@ class SFC(LightningModule):
             num_classes, backbone, strides, side, embedding, background_factor, centre_features, backbone_options
         )
         self.bank = ImageBank(num_classes - 1)
-        # each rank fills a bank of its own: DDP must not overwrite it with rank 0's
+        # all ranks keep the same bank by themselves: DDP need not send it around with every step
         self._ddp_params_and_buffers_to_ignore = [f"bank.{name}" for name, _ in self.bank.named_buffers()]
         self.register_buffer("class_weight", torch.ones(num_classes))
         self.register_buffer(
@@ -116,25 +117,60 @@ class SFC(LightningModule):
 
     # ------------------------------------------------------------------ set-up
 
-    def setup(self, stage: str) -> None:
-        """Read initial weights and class counts when a new fit begins; a resumed one has both in its checkpoint."""
-        if stage != "fit" or self.trainer.ckpt_path is not None:
+    def on_fit_start(self) -> None:
+        """Read initial weights and class counts when a new fit begins; a resumed one has both in its checkpoint.
+
+        Not in `setup`: there the checkpoint is not known yet, and asking for the number of steps would build the train
+        loader before its position is restored.
+
+        Raises:
+            ConfigError: class weights without a data module that counts, or settings that DDP cannot serve.
+            WeightsError: the weights do not fit.
+        """
+        self._check_ranks()
+        if self.trainer.ckpt_path is not None:
             return
         load_backbone_weights(self.net.backbone, self.hparams["weights"])
-        if self.hparams["use_class_weights"]:
+        if self.hparams["use_class_weights"] and not self._is_plain:
             data = getattr(self.trainer, "datamodule", None)
             if not isinstance(data, CountsClasses):
                 raise ConfigError("use_class_weights needs a data module with class counts; set it to false otherwise")
             self.set_class_weights(data.class_counts)
 
+    @property
+    def _is_plain(self) -> bool:
+        """Whether this is the baseline: a classifier without consistency terms."""
+        return bool(self.hparams["prototype_weight"] == self.hparams["scale_weight"] == 0)
+
+    def _check_ranks(self) -> None:
+        """Refuse what several processes cannot do exactly, before the first step."""
+        world, draws = self.trainer.world_size, self.hparams["bank_draws"]
+        if world == 1:
+            return
+        if draws % world:
+            raise ConfigError(f"model.init_args.bank_draws: {draws} draws cannot be dealt out evenly to {world} ranks")
+        finds_unused = getattr(self.trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters", False)
+        if not finds_unused and (self._is_plain or self.hparams["calibration_start"] > 0):
+            raise ConfigError(
+                "trainer.strategy: f9 and the side convolutions get no gradient in a plain step; "
+                "give ddp_find_unused_parameters_true"
+            )
+
     def set_class_weights(self, counts: NDArray[np.integer]) -> None:
-        """Compute the distribution coefficient from image counts per class, shape (C,)."""
+        """Compute the distribution coefficient from image counts per class, shape (C,).
+
+        Raises:
+            ConfigError: a class without images while the bank adds none.
+        """
         bonus = self.hparams["bank_bonus"]
         if bonus is None:
             epochs = max(1, self.trainer.max_epochs or 1)
             steps = int(self.trainer.estimated_stepping_batches) / epochs
             bonus = steps * self.hparams["bank_draws"] * 3 / len(counts)
-        weights = losses.class_weights(counts, float(bonus))
+        try:
+            weights = losses.class_weights(counts, float(bonus))
+        except ValueError as error:
+            raise ConfigError(f"model.init_args.bank_bonus: {error}") from error
         self.class_weight.copy_(losses.with_background_weight(weights))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -154,20 +190,39 @@ class SFC(LightningModule):
 
     # ------------------------------------------------------------------ training
 
-    def extend_from_bank(self, image: Tensor, tags: Tensor, box: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def extend_from_bank(
+        self, image: Tensor, tags: Tensor, box: Tensor, step: int, micro: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Put a fresh batch into the bank, draw from it, and append what was drawn (section 3).
 
-        The draws are a pure function of (seed, step, rank), so that a resumed fit repeats them.
+        With several processes there is one bank, kept alike on all: it sees the fresh images of all ranks in rank
+        order, and the draws are dealt out, so that the number of processes does not alter the maths (trap 16).
+
+        Args:
+            image: (B, 3, S, S), this rank's fresh images.
+            tags: (B, C).
+            box: (B, 4).
+            step: optimiser step; the draws are a pure function of seed and step, so that a resumed fit repeats them.
+            micro: number of the batch within its step, where gradients are accumulated.
+
+        Returns:
+            The same three with the drawn entries behind.
         """
         draws = self.hparams["bank_draws"]
         if not draws or step < self.hparams["bank_start"]:
             return image, tags, box
-        self.bank.update(image, tags, box)
+        world, rank = (self.trainer.world_size, self.global_rank) if self._trainer else (1, 0)
+        fresh: tuple[Tensor, ...] = (image, tags, box)
+        if world > 1:
+            fresh = tuple(cast(Tensor, self.all_gather(part)).flatten(0, 1) for part in fresh)
+        self.bank.update(fresh[0], fresh[1], fresh[2])
         if step < self.hparams["calibration_start"]:
             return image, tags, box
-        # large primes keep neighbouring seeds, steps and ranks apart in the generator's 64-bit seed
-        key = self.hparams["seed"] * 1_000_003 + step * 7_919 + self.global_rank * 104_729
-        slots = torch.randint(tags.shape[1], (draws,), generator=torch.Generator().manual_seed(key))
+        seed = self.hparams["seed"]
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
+        # large primes keep neighbouring seeds and steps apart in the generator's 64-bit seed
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step * 7_919 + micro * 104_729)
+        slots = torch.randint(tags.shape[1], (draws,), generator=generator)[rank::world]
         drawn = self.bank.draw(slots)
         return torch.cat([image, drawn[0]]), torch.cat([tags, drawn[1]]), torch.cat([box, drawn[2]])
 
@@ -187,7 +242,7 @@ class SFC(LightningModule):
         size = (image.shape[-2], image.shape[-1])
         halved = half_size(image)
         stages, stages_half = self.net.backbone(image), self.net.backbone(halved)
-        if not calibrate or h["prototype_weight"] == h["scale_weight"] == 0:
+        if not calibrate or self._is_plain:
             scores = [self.net.heads.score(s) for s in (stages, stages_half)]
             classification = (
                 losses.classification_loss(scores[0], tags) + losses.classification_loss(scores[1], tags)
@@ -210,7 +265,8 @@ class SFC(LightningModule):
     def training_step(self, batch: TagBatch, batch_idx: int) -> Tensor:
         """One pass over a fresh batch and the images drawn from the bank."""
         step = self.global_step
-        image, tags, box = self.extend_from_bank(batch["image"], batch["tags"], batch["box"], step)
+        micro = batch_idx % max(1, self.trainer.accumulate_grad_batches)
+        image, tags, box = self.extend_from_bank(batch["image"], batch["tags"], batch["box"], step, micro)
         terms = self.losses(image, tags, box, calibrate=step >= self.hparams["calibration_start"])
         self.log_dict({f"train/loss_{name}": value for name, value in terms._asdict().items()}, batch_size=len(image))
         return terms.total
