@@ -14,6 +14,7 @@ from frugalseg.run import (
     Run,
     RunFolder,
     config_identity,
+    data_digests,
     digest_of,
     file_digest,
     read_json,
@@ -192,7 +193,6 @@ def changed(path, value):
     [
         ("data", "init_args", "num_workers"),
         ("data", "init_args", "pin_memory"),
-        ("trainer", "devices"),
         ("trainer", "accelerator"),
         ("trainer", "logger"),
         ("trainer", "callbacks"),
@@ -201,6 +201,29 @@ def changed(path, value):
 )
 def test_identity_ignores_what_changes_speed_only(path):
     assert digest_of(config_identity(changed(path, 99))) == digest_of(config_identity(CONFIG))
+
+
+@pytest.mark.parametrize("key", ["devices", "num_nodes"])
+def test_the_number_of_devices_is_part_of_a_fit_and_of_nothing_else(key):
+    """It sets the batch of a step; scores and predictions are the same on any number."""
+    other = changed(("trainer", key), 99)
+    assert config_identity(other, fit=True) != config_identity(CONFIG, fit=True)
+    assert config_identity(other, fit=False) == config_identity(CONFIG, fit=False)
+
+
+def test_data_digests_see_lists_and_worlds(tmp_path):
+    lists = tmp_path / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\n")
+    (lists / "val.txt").write_text("b\n")
+    before = data_digests(tmp_path, ["train", "train"])
+    assert set(before) == {"ImageSets/Segmentation/train.txt"}
+    (lists / "val.txt").write_text("c\n")
+    assert data_digests(tmp_path, ["train"]) == before
+    (lists / "train.txt").write_text("a\nd\n")
+    assert data_digests(tmp_path, ["train"]) != before
+    (tmp_path / "world.json").write_text("{}")
+    assert "world.json" in data_digests(tmp_path, ["train"])
 
 
 @pytest.mark.parametrize(

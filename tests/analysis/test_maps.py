@@ -241,7 +241,7 @@ def test_a_wrong_mask_is_the_masks_error(folder):
 
 
 def test_a_missing_file_says_what_to_do(tmp_path):
-    with pytest.raises(MapsError, match="run the stage"):
+    with pytest.raises(MapsError, match="make them again"):
         read_maps(tmp_path / "nowhere.npz")
 
 
