@@ -88,3 +88,19 @@ def test_two_processes_train_as_one_with_twice_the_batch(words, tmp_path):
     moved = [n for n in one["state_dict"] if n.startswith(("net.heads", "net.backbone.layer4")) and "num_b" not in n]
     for name in moved:
         torch.testing.assert_close(one["state_dict"][name], two["state_dict"][name], rtol=1e-3, atol=1e-4)
+
+
+def test_joined_commands_start_their_ranks_anew(words, tmp_path):
+    """The first command's process group must not keep the second one waiting for ranks that have gone."""
+    steps = [
+        "--trainer.max_steps",
+        "1",
+        "--trainer.val_check_interval",
+        "1",
+        "--model.init_args.calibration_start",
+        "0",
+    ]
+    checkpoint = str(tmp_path / "runs/mini-sfc/seed0/classify/checkpoints/last.ckpt")
+    predict = words("predict", *TWO, "--ckpt_path", checkpoint, "--data.init_args.limit", "5", cam=True)
+    run([*words("fit", *TWO, *steps), "+", *predict])
+    assert len(list((tmp_path / "runs/mini-sfc/seed0/cam/maps").glob("*.npz"))) == 5
