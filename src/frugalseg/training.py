@@ -53,7 +53,7 @@ class LastCheckpoint(ModelCheckpoint):
         """Write it once the best checkpoint has been dealt with (callbacks run in order)."""
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not _is_dry(trainer):
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt", weights_only=False)
+            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
 
 
 class SuiteCLI(LightningCLI):
@@ -177,7 +177,7 @@ class SuiteCLI(LightningCLI):
         if trainer.interrupted or _is_dry(trainer):
             return
         if trainer.checkpoint_callbacks:
-            trainer.save_checkpoint(self.run_folder.last_checkpoint, weights_only=False)
+            trainer.save_checkpoint(self.run_folder.last_checkpoint)
         self._finish()
 
     def after_validate(self) -> None:

@@ -111,6 +111,24 @@ def score_folder(
             have maps that others lack.
         MaskError: a mask is wrong.
     """
+    scored = _scorable(folder, samples)
+    counts: dict[str, Tensor] = {}
+    for done, sample in enumerate(scored, start=1):
+        path = folder / f"{sample.id}.npz"
+        matrices = _count_image(path, sample, num_classes, rules)
+        if counts and (odd := matrices.keys() ^ counts.keys()):
+            raise MapsError(
+                f"{path}: differs from {scored[0].id}.npz in having maps for the rules {', '.join(sorted(odd))}; "
+                "the folder mixes two runs, delete one's files and run the stage that makes the maps"
+            )
+        counts = {rule: counts[rule] + m if rule in counts else m for rule, m in matrices.items()}
+        if progress is not None:
+            progress(done, len(scored))
+    return {rule: matrix.numpy() for rule, matrix in counts.items()}
+
+
+def _scorable(folder: Path, samples: Sequence[Sample]) -> list[Sample]:
+    """Samples with a mask; the maps of all of them must be there."""
     scored = [s for s in samples if s.mask is not None]
     missing = [s.id for s in scored if not (folder / f"{s.id}.npz").is_file()]
     if missing:
@@ -120,29 +138,22 @@ def score_folder(
         )
     if not scored:
         raise MapsError(f"{folder}: none of the {len(samples)} images of this split has a mask to score against")
-    counts: dict[str, Tensor] = {}
-    for done, sample in enumerate(scored, start=1):
-        path = folder / f"{sample.id}.npz"
-        arrays = read_maps(path)
-        assert sample.mask is not None  # noqa: S101 - filtered above; tells the type checker
-        truth = torch.as_tensor(read_mask(sample.mask, num_classes).astype(np.int64))
-        guesses = predictions(arrays, rules)
-        guesses |= control_predictions(sample, arrays["keys"].astype(np.int64), (truth.shape[0], truth.shape[1]))
-        if counts and (odd := guesses.keys() ^ counts.keys()):
+    return scored
+
+
+def _count_image(path: Path, sample: Sample, num_classes: int, rules: Sequence[str]) -> dict[str, Tensor]:
+    """Confusion matrix of every usable rule and control for one image."""
+    arrays = read_maps(path)
+    assert sample.mask is not None  # noqa: S101 - filtered before; tells the type checker
+    truth = torch.as_tensor(read_mask(sample.mask, num_classes).astype(np.int64))
+    guesses = predictions(arrays, rules)
+    guesses |= control_predictions(sample, arrays["keys"].astype(np.int64), (truth.shape[0], truth.shape[1]))
+    for guess in guesses.values():
+        if guess.shape != truth.shape:
             raise MapsError(
-                f"{path}: differs from {scored[0].id}.npz in having maps for the rules {', '.join(sorted(odd))}; "
-                "the folder mixes two runs, delete one's files and run the stage that makes the maps"
+                f"{path}: maps are {tuple(guess.shape)}, but the mask {sample.mask} is {tuple(truth.shape)}"
             )
-        for rule, guess in guesses.items():
-            if guess.shape != truth.shape:
-                raise MapsError(
-                    f"{path}: maps are {tuple(guess.shape)}, but the mask {sample.mask} is {tuple(truth.shape)}"
-                )
-            try:
-                matrix = confusion_matrix(guess, truth, num_classes)
-            except ValueError as error:
-                raise MapsError(f"{path}: {error}; the maps belong to another benchmark") from error
-            counts[rule] = counts.get(rule, torch.zeros_like(matrix)) + matrix
-        if progress is not None:
-            progress(done, len(scored))
-    return {rule: matrix.numpy() for rule, matrix in counts.items()}
+    try:
+        return {rule: confusion_matrix(guess, truth, num_classes) for rule, guess in guesses.items()}
+    except ValueError as error:
+        raise MapsError(f"{path}: {error}; the maps belong to another benchmark") from error
