@@ -42,11 +42,9 @@ def shared_part_logits(folder: Path, root: Path, samples: Sequence[Sample], num_
     sums = np.zeros((2, 2))
     pixels = np.zeros(2)
     for sample in samples:
-        if sample.mask is None or sample.tags is None:
-            continue
-        present = {tag + 1 for tag in sample.tags}
+        present = {tag + 1 for tag in sample.tags or ()}
         involved = [(owner, pair) for pair in pairs for owner in (0, 1) if pair[owner] in present]
-        if not involved:
+        if sample.mask is None or not involved:
             continue
         mask = read_mask(sample.mask, num_classes)
         size = (mask.shape[0], mask.shape[1])
