@@ -53,6 +53,45 @@ class ScalesBatch(TypedDict):
     """(H, W) of the image on disk."""
 
 
+class EpisodeBatch(TypedDict):
+    """One-way K-shot episodes (recipe `Episodes`); S is the side that all images of an episode have."""
+
+    id: list[str]
+    """Names of the query images."""
+    query_image: Tensor
+    """(N, 3, S, S) float32, normalised; 0 where the image does not reach."""
+    query_mask: Tensor
+    """(N, S, S) int64: 1 the class, 0 everything else, 255 ignored and where the image does not reach."""
+    support_images: Tensor
+    """(N, K, 3, S, S) float32."""
+    support_masks: Tensor
+    """(N, K, S, S) int64, as `query_mask`."""
+    support_id: list[list[str]]
+    """N lists of K names."""
+    class_id: Tensor
+    """(N,) int64, the class's id in the benchmark's masks."""
+    number: Tensor
+    """(N,) int64, number of the episode within its split."""
+
+
+class ViewsBatch(TypedDict):
+    """Several crops of each image with their geometry (recipe `Views`); view 0 and 1 are the global ones."""
+
+    id: list[str]
+    global_views: Tensor
+    """(N, 2, 3, G, G) float32, normalised - or uint8 without colour changes where `colour` is there."""
+    local_views: Tensor
+    """(N, L, 3, S, S), as `global_views`; L may be 0."""
+    box: Tensor
+    """(N, 2 + L, 4) float32, x1, y1, x2, y2 of each view in pixels of the image on disk."""
+    flip: Tensor
+    """(N, 2 + L) bool: mirrored left to right after cropping."""
+    size: Tensor
+    """(N, 2) int64, H and W of the image on disk."""
+    colour: NotRequired[Tensor]
+    """(N, 2 + L, P) float32, drawn parameters of the colour changes that are still to be made on the device."""
+
+
 @runtime_checkable
 class CountsClasses(Protocol):
     """A data module that knows how often each class occurs in its training split."""

@@ -2,9 +2,20 @@ import logging
 
 import pytest
 
-from frugalseg.data.lists import read_labels
-from frugalseg.data.voc import CLASS_COUNTS, COUNTS, NAMES, class_table, index, read_annotation, split_ids
-from frugalseg.errors import DatasetError, DatasetNotFoundError
+from frugalseg.data.base import Pair
+from frugalseg.data.lists import read_ids, read_labels
+from frugalseg.data.voc import (
+    CLASS_COUNTS,
+    COUNTS,
+    NAMES,
+    class_table,
+    fold_classes,
+    index,
+    pairs,
+    read_annotation,
+    split_ids,
+)
+from frugalseg.errors import ConfigError, DatasetError, DatasetNotFoundError
 from tests.data.conftest import TRAIN, VAL
 
 
@@ -103,12 +114,20 @@ def test_missing_root(tmp_path):
     assert "VOCtrainval" in str(error.value)
 
 
-@pytest.mark.parametrize("level", ["..", "../..", "JPEGImages", "ImageSets/Segmentation"])
-def test_root_at_the_wrong_level_names_the_right_folder(voc_root, level):
+@pytest.mark.parametrize(
+    ("level", "distance"),
+    [
+        ("..", "1 folder too high"),
+        ("../..", "2 folders too high"),
+        ("JPEGImages", "1 folder too low"),
+        ("ImageSets/Segmentation", "2 folders too low"),
+    ],
+)
+def test_root_at_the_wrong_level_names_the_right_folder(voc_root, level, distance):
     wrong = (voc_root / level).resolve()
     with pytest.raises(DatasetNotFoundError) as error:
         index(wrong, "train")
-    assert str(error.value) == f"{wrong}: has no folder JPEGImages; set data.root: {voc_root} looks right"
+    assert str(error.value) == f"{wrong}: has no folder JPEGImages: {distance}; set data.root: {voc_root} looks right"
 
 
 def test_unknown_split(voc_root):
@@ -137,3 +156,40 @@ def test_real_sample(real_voc):
     for sample in samples:
         assert sample.mask.is_file()
         assert sample.tags
+
+
+# ---------------------------------------------------------------------- PASCAL-5i
+
+
+def test_folds_are_five_classes_each_and_disjoint():
+    assert [fold_classes(f) for f in range(4)] == [tuple(range(5 * f + 1, 5 * f + 6)) for f in range(4)]
+    with pytest.raises(ConfigError, match="-1 is none of the 4 folds"):
+        fold_classes(-1)
+
+
+@pytest.mark.parametrize("fold", range(4))
+def test_packaged_pairs_of_a_fold(fold):
+    novel = set(fold_classes(fold))
+    train, val = pairs("nowhere", fold, training=True), pairs("nowhere", fold, training=False)
+    assert {pair.class_id for pair in train} == set(range(1, 21)) - novel
+    assert {pair.class_id for pair in val} == novel
+    assert {pair.id for pair in train} <= set(read_ids("voc12", "trainaug"))
+    assert {pair.id for pair in val} <= set(read_ids("voc12", "val"))
+    labels = read_labels("voc12")
+    # every pair is a label, but for the one validation image whose mask shows what its label lacks (datasets.md)
+    assert sum(pair.class_id - 1 not in labels[pair.id] for pair in [*train, *val]) <= 1
+
+
+def test_pairs_on_disk_win(voc_root, caplog):
+    folder = voc_root / "ImageSets" / "FewShot"
+    folder.mkdir()
+    (folder / "val_fold0.txt").write_text(f"{VAL[0]}__03\n{VAL[1]}__05\n")
+    with caplog.at_level("INFO", "frugalseg"):
+        assert pairs(voc_root, 0, training=False) == [Pair(VAL[0], 3), Pair(VAL[1], 5)]
+    assert "val_fold0: 2 pairs from " in caplog.text
+    (folder / "val_fold0.txt").write_text("2007_000033\n")
+    with pytest.raises(DatasetError, match=r"val_fold0.txt: line 1 is '2007_000033', not <id>__<class>"):
+        pairs(voc_root, 0, training=False)
+    (folder / "val_fold0.txt").write_text(f"{VAL[0]}__03\n{VAL[0]}__03\n")
+    with pytest.raises(DatasetError, match="1 pairs occur more than once"):
+        pairs(voc_root, 0, training=False)

@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from frugalseg.data.codes import MaskCode
 
 
 @dataclass(frozen=True)
@@ -17,12 +20,41 @@ class Sample:
         image: the image file.
         mask: its mask, or None where there is none.
         tags: sorted 0-based FOREGROUND class indices (background is not a tag), or None where unknown.
+        code: how the numbers in `mask` become class ids; None: they are class ids, and 255.
     """
 
     id: str
     image: Path
     mask: Path | None
     tags: tuple[int, ...] | None
+    code: MaskCode | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode(Sample):
+    """A one-way few-shot episode: the query with its supports.
+
+    Attributes:
+        class_id: the class that is foreground; every other class is background.
+        supports: K samples that show the class, none of them the query.
+        number: of the episode within its split.
+    """
+
+    class_id: int
+    supports: tuple[Sample, ...]
+    number: int
+
+
+class Pair(NamedTuple):
+    """An image and one class that it shows: what few-shot lists hold.
+
+    Attributes:
+        id: name of the image.
+        class_id: value of the class in the (decoded) mask.
+    """
+
+    id: str
+    class_id: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,17 +62,24 @@ class ClassTable:
     """Names and colours of a benchmark's classes.
 
     Attributes:
-        names: background first.
-        palette: (256, 3) uint8, row = id in a mask.
+        names: in the order of the class ids; background first where there is one.
+        palette: (256, 3) uint8, row = class id.
+        background: whether class 0 is the background; where not (ADE20K), what no class covers is void.
     """
 
     names: tuple[str, ...]
     palette: NDArray[np.uint8]
+    background: bool = True
 
     @property
     def num_classes(self) -> int:
-        """Number of classes with the background."""
+        """Number of classes, with the background where there is one."""
         return len(self.names)
+
+    @property
+    def foreground(self) -> int:
+        """C, number of foreground classes."""
+        return len(self.names) - int(self.background)
 
 
 def first_five(ids: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ OpenCV 5.0 1.6 ms; all three give the same pixels. OpenCV therefore decodes the 
 everything else.
 """
 
+import errno
 import os
 from collections.abc import Callable
 from io import BytesIO
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from frugalseg.batch import IGNORE_INDEX
-from frugalseg.errors import ImageError, MaskError
+from frugalseg.data.codes import MaskCode, ids_of_colours
+from frugalseg.errors import DiskFullError, ImageError, MaskError
 
 _END_OF_JPEG = b"\xff\xd9"
 _READ = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -66,34 +68,53 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_mask(
-    path: Path, num_classes: int, size: tuple[int, int] | None = None, image: Path | None = None
+    path: Path,
+    num_classes: int,
+    size: tuple[int, int] | None = None,
+    image: Path | None = None,
+    code: MaskCode | None = None,
 ) -> NDArray[np.uint8]:
     """Read the class ids of a mask.
 
     Args:
-        path: palette (P) or grey (L) file whose values are ids; 255 is ignored.
+        path: palette (P) or grey (L) file, or a colour file where `code` knows the colours.
         num_classes: K, with the background.
         size: (H, W) that the mask must have; None takes any.
         image: file that `size` belongs to, for the message.
+        code: how the file's values become ids; None: they are ids, and 255 is ignored.
 
     Returns:
         (H, W) uint8.
 
     Raises:
-        MaskError: absent, damaged, another mode than P or L, another size, or an id outside 0..K-1 and 255.
+        MaskError: absent, damaged, another mode, another size, or an id outside 0..K-1 and 255.
     """
+    raw = _read_values(path, code)
+    if size is not None:
+        if (
+            code is not None
+            and raw.shape != size
+            and max(abs(a - b) for a, b in zip(raw.shape, size, strict=True)) <= code.slack
+        ):
+            raw = cast(NDArray[np.uint8], cv2.resize(raw, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT))
+        check_size(path, raw.shape[:2], image, size)
+    ids = raw if code is None else code.decode(raw, path)
+    check_ids(path, ids, num_classes)
+    return ids
+
+
+def _read_values(path: Path, code: MaskCode | None) -> NDArray[np.uint8]:
+    """What is stored: one value per pixel, colours replaced by the value that they stand for."""
     try:
         with Image.open(path) as mask:
+            if code is not None and code.colours is not None and mask.mode in ("RGB", "RGBA"):
+                return ids_of_colours(np.asarray(mask.convert("RGB")), code.colours, path)
             check_mode(path, mask.mode)
-            ids = np.asarray(mask)  # no convert(): it would turn palette ids into colours or their luma
+            return np.asarray(mask)  # no convert(): it would turn palette ids into colours or their luma
     except FileNotFoundError:
         raise MaskError(f"{path}: no such mask; restore it or take its id off the list") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise MaskError(f"{path}: cannot be decoded ({_reason(error)}); fetch the file again") from None
-    if size is not None:
-        check_size(path, ids.shape[:2], image, size)
-    check_ids(path, ids, num_classes)
-    return ids
 
 
 def check_mode(path: Path, mode: str) -> None:
@@ -157,12 +178,15 @@ def write_mask(path: Path, ids: NDArray[np.uint8], palette: NDArray[np.uint8]) -
     write_atomic(path, lambda stream: image.save(stream, format="PNG"))
 
 
-def write_atomic(path: Path, writer: Callable[[BinaryIO], None]) -> None:
+def write_atomic(path: Path, writer: Callable[[BinaryIO], object]) -> None:
     """Write a file under a temporary name in the same folder, then rename it.
 
     Args:
         path: target; its folder is made.
         writer: gets the open binary file.
+
+    Raises:
+        DiskFullError: there is no room; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # the process id keeps two ranks apart; tempfile would make the file private to its owner
@@ -171,6 +195,10 @@ def write_atomic(path: Path, writer: Callable[[BinaryIO], None]) -> None:
         with temporary.open("wb") as stream:
             writer(stream)
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(f"{path}: the disk is full; free some space and run the command again") from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

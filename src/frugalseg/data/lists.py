@@ -1,15 +1,21 @@
 """Id lists and image-level labels that travel with the package (`lists/PROVENANCE.md` says whence)."""
 
 import gzip
+import logging
+import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from frugalseg.errors import DatasetError
+from frugalseg.data.base import Pair
+from frugalseg.errors import DatasetError, DatasetNotFoundError
+
+log = logging.getLogger(__name__)
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -47,6 +53,83 @@ def _id(token: str) -> str:
     return path.stem if path.suffix.lower() in _SUFFIXES else path.name
 
 
+_PAIR = re.compile(r"(.+?)(?:_instance_color_RGB\.png)?_{1,2}(\d{1,2})")
+
+
+def parse_pairs(text: str, origin: str) -> list[Pair]:
+    """Read a list of (image, class) pairs.
+
+    A line is `id__07` (HSNet, SCCNet), `folder/id_7` (PCFNet) or `id_instance_color_RGB.png_07` (SDM).
+
+    Args:
+        text: contents of the list; blank lines are skipped.
+        origin: name of the list, for messages.
+
+    Raises:
+        DatasetError: a line of another form, or a pair that occurs twice.
+    """
+    pairs = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        if (match := _PAIR.fullmatch(PurePosixPath(line.strip()).name)) is None:
+            raise DatasetError(
+                f"{origin}: line {number} is {line.strip()!r}, not <id>__<class>; mend or remove the line"
+            )
+        pairs.append(Pair(match[1], int(match[2])))
+    if twice := [pair for pair, count in Counter(pairs).items() if count > 1]:
+        raise DatasetError(f"{origin}: {len(twice)} pairs occur more than once, first {twice[0]}: remove the repeats")
+    return pairs
+
+
+def split_ids(benchmark: str, split: str, on_disk: Sequence[Path]) -> list[str] | None:
+    """Ids of a split: the first list on disk wins, else the packaged one; the log says which.
+
+    Args:
+        benchmark: folder under `lists`.
+        split: name of the split.
+        on_disk: files that would hold the list, best first.
+
+    Returns:
+        The ids, or None where neither is there.
+
+    Raises:
+        DatasetError: the list on disk is empty or repeats ids.
+    """
+    for path in on_disk:
+        if path.is_file():
+            if not (ids := parse_ids(path.read_text(), str(path))):
+                raise DatasetError(f"{path}: the split is empty; remove the file to use the packaged list, or fill it")
+            log.info("%s: %d ids from %s", split, len(ids), path)
+            return ids
+    try:
+        ids = read_ids(benchmark, split)
+    except KeyError:
+        return None
+    log.info("%s: %d ids from the packaged list", split, len(ids))
+    return ids
+
+
+def split_pairs(benchmark: str, name: str, on_disk: Sequence[Path]) -> list[Pair]:
+    """Pairs of a few-shot list: the first list on disk wins, else the packaged one; the log says which.
+
+    Args:
+        benchmark: folder under `lists`.
+        name: name of the packaged list without suffix.
+        on_disk: files that would hold the list, best first.
+
+    Raises:
+        DatasetNotFoundError: neither is there.
+        DatasetError: a line is wrong.
+    """
+    path = next((path for path in on_disk if path.is_file()), None)
+    if path is None and (text := read_text(benchmark, name)) is None:
+        raise DatasetNotFoundError(f"{on_disk[0] if on_disk else name}: no such list of pairs, nor a packaged {name}")
+    pairs = parse_pairs(path.read_text(), str(path)) if path else parse_pairs(text or "", f"packaged {name}")
+    log.info("%s: %d pairs from %s", name, len(pairs), path or "the packaged list")
+    return pairs
+
+
 def packaged_splits(benchmark: str) -> list[str]:
     """Names of the packaged splits of a benchmark, sorted.
 
@@ -70,12 +153,24 @@ def read_ids(benchmark: str, split: str) -> list[str]:
     Raises:
         KeyError: the package holds no such list.
     """
+    if (text := read_text(benchmark, split)) is None:
+        raise KeyError(f"{benchmark}/{split}")
+    return parse_ids(text, f"packaged {benchmark}/{split}.txt")
+
+
+def read_text(benchmark: str, name: str) -> str | None:
+    """Contents of a packaged list, `name.txt` or `name.txt.gz`; None where there is none.
+
+    Args:
+        benchmark: folder under `lists`.
+        name: name of the list without suffix.
+    """
     folder = packaged() / benchmark
-    if (plain := folder / f"{split}.txt").is_file():
-        return parse_ids(plain.read_text(), plain.name)
-    if (packed := folder / f"{split}.txt.gz").is_file():
-        return parse_ids(gzip.decompress(packed.read_bytes()).decode(), packed.name)
-    raise KeyError(f"{benchmark}/{split}")
+    if (plain := folder / f"{name}.txt").is_file():
+        return plain.read_text()
+    if (packed := folder / f"{name}.txt.gz").is_file():
+        return gzip.decompress(packed.read_bytes()).decode()
+    return None
 
 
 @cache

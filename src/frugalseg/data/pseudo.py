@@ -38,4 +38,4 @@ class PseudoLabels:
                 f"{self.root}: {len(missing)} of {len(samples)} pseudo labels are missing, first {first_five(missing)};"
                 " let the stage that writes them run to its end"
             )
-        return [replace(sample, mask=self.root / f"{sample.id}.png") for sample in samples]
+        return [replace(sample, mask=self.root / f"{sample.id}.png", code=None) for sample in samples]

@@ -5,11 +5,12 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from frugalseg.data.base import ClassTable, Sample, first_five
-from frugalseg.data.lists import packaged_splits, parse_ids, read_ids, read_labels
+from frugalseg.data import folders
+from frugalseg.data.base import ClassTable, Pair, Sample, first_five
+from frugalseg.data.lists import packaged_splits, parse_ids, read_ids, read_labels, split_pairs
 from frugalseg.data.module import SegmentationData
 from frugalseg.data.recipes import Recipe
-from frugalseg.errors import DatasetError, DatasetNotFoundError
+from frugalseg.errors import ConfigError, DatasetError, DatasetNotFoundError
 from frugalseg.ops.palette import voc_palette
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ COUNTS = {"train": 1464, "trainaug": 10582, "trainval": 2913, "val": 1449, "test
 """Published number of ids per split."""
 CLASS_COUNTS = (590, 504, 705, 468, 714, 393, 1150, 1005, 1228, 267, 613, 1188, 445, 492, 4155, 522, 300, 649, 503, 567)
 """Images of trainaug per foreground class."""
+FOLDS = 4
+"""Folds of PASCAL-5i."""
 
 
 class Source(NamedTuple):
@@ -75,14 +78,7 @@ def locate(root: str | Path) -> Path:
     Raises:
         DatasetNotFoundError: it does not; the message names a folder nearby that does.
     """
-    root = Path(root)
-    if (root / "JPEGImages").is_dir():
-        return root
-    nearby = (root / "VOC2012", root / "VOCdevkit/VOC2012", root.parent, root.parent / "VOC2012", root.parent.parent)
-    right = next((folder for folder in nearby if (folder / "JPEGImages").is_dir()), None)
-    what = "has no folder JPEGImages" if root.exists() else "does not exist"
-    mend = f"{right} looks right" if right else f"give the folder VOCdevkit/VOC2012 of {next(iter(SOURCES))}"
-    raise DatasetNotFoundError(f"{root}: {what}; set data.root: {mend}")
+    return folders.locate(root, "JPEGImages", give=f"the folder VOCdevkit/VOC2012 of {next(iter(SOURCES))}")
 
 
 def split_ids(root: Path, split: str) -> tuple[list[str], Path | None]:
@@ -149,6 +145,42 @@ def index(root: str | Path, split: str, masks: Masks | None = None) -> list[Samp
             tags=tags.get(name),
         )
         for name in ids
+    ]
+
+
+def fold_classes(fold: int) -> tuple[int, ...]:
+    """Class ids that a fold of PASCAL-5i tests.
+
+    Args:
+        fold: 0 to 3.
+
+    Raises:
+        ConfigError: another number.
+    """
+    if fold not in range(FOLDS):
+        raise ConfigError(f"data.fold: {fold} is none of the {FOLDS} folds 0 to {FOLDS - 1} of PASCAL-5i")
+    return tuple(range(5 * fold + 1, 5 * fold + 6))
+
+
+def pairs(root: str | Path, fold: int, training: bool) -> list[Pair]:
+    """(image, class) pairs of PASCAL-5i in the version of HSNet.
+
+    Args:
+        root: folder that holds JPEGImages; lists `ROOT/ImageSets/FewShot/{trn,val}_fold<f>.txt` win.
+        fold: 0 to 3.
+        training: the training pairs of the other folds' classes, else the validation pairs of the fold's own.
+
+    Raises:
+        ConfigError: no such fold.
+        DatasetError: a list is damaged.
+    """
+    fold_classes(fold)
+    folds, part = ([f for f in range(FOLDS) if f != fold], "trn") if training else ([fold], "val")
+    names = [f"{part}_fold{f}" for f in folds]
+    return [
+        pair
+        for name in names
+        for pair in split_pairs("pascal5i", name, [Path(root) / "ImageSets" / "FewShot" / f"{name}.txt"])
     ]
 
 
@@ -228,6 +260,7 @@ class VOC(SegmentationData):
         root: folder VOCdevkit/VOC2012.
         recipe: what an item is in training, validation and testing.
         masks: folder of masks for all splits; None for SegmentationClassAug with trainaug, else SegmentationClass.
+        fold: fold of PASCAL-5i, 0 to 3, for recipe `Episodes`; train those on split trainaug.
         **kwargs: see `SegmentationData`.
     """
 
@@ -236,9 +269,12 @@ class VOC(SegmentationData):
         root: str | Path,
         recipe: Recipe,
         masks: Masks | None = None,
+        fold: int = 0,
         **kwargs: Any,
     ) -> None:
         self.masks: Masks | None = masks
+        self.fold = fold
+        fold_classes(fold)
         super().__init__(root, recipe, **kwargs)
 
     def describe(self) -> ClassTable:
@@ -248,3 +284,12 @@ class VOC(SegmentationData):
     def index(self, split: str) -> list[Sample]:
         """List the samples of a split; see `index`."""
         return index(self.root, split, self.masks)
+
+    @property
+    def fold_classes(self) -> tuple[int, ...]:
+        """Class ids that the fold tests: 5 fold + 1 to 5 fold + 5."""
+        return fold_classes(self.fold)
+
+    def pairs(self, role: str) -> list[Pair]:
+        """Pairs of PASCAL-5i; see `pairs`."""
+        return pairs(self.root, self.fold, training=role == "train")
