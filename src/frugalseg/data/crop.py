@@ -50,6 +50,17 @@ def whole(size: tuple[int, int]) -> Placement:
     return Placement(both, both, size)
 
 
+def top_left(size: tuple[int, int], side: int) -> Placement:
+    """The whole image in the upper left corner of a square canvas.
+
+    Args:
+        size: (H, W) of the image, neither above `side`.
+        side: S of the canvas.
+    """
+    both = slice(0, size[0]), slice(0, size[1])
+    return Placement(both, both, (side, side))
+
+
 def _axis(length: int, crop: int, rng: np.random.Generator) -> tuple[slice, slice]:
     offset = int(rng.integers(abs(length - crop) + 1))
     if length > crop:

@@ -1,12 +1,17 @@
 """Datasets and loaders: from samples to batches."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Any, cast
 
 import cv2
+import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from frugalseg.data.base import Sample
+from frugalseg.data.base import Episode, Sample
+from frugalseg.data.episode_table import Draw as EpisodeDraw
+from frugalseg.data.episode_table import EpisodeTable
+from frugalseg.data.episodes import Episodes
 from frugalseg.data.recipes import Batch, Item, Recipe
 from frugalseg.data.sampler import Draw, TrainSampler, draw_rng
 from frugalseg.errors import CheckpointError, FrugalsegError
@@ -31,8 +36,39 @@ class TrainItems(Dataset[Batch]):
 
     def __getitem__(self, draws: list[Draw]) -> Batch:
         """Make the batch of these draws."""
-        samples = [self.samples[index] for index, _ in draws]
-        return self.recipe.train_batch(samples, self.num_classes, [draw_rng(self.seed, draw) for _, draw in draws])
+        rngs = [draw_rng(self.seed, draw) for _, draw in draws]
+        samples = [self.pick(index, rng) for (index, _), rng in zip(draws, rngs, strict=True)]
+        return self.recipe.train_batch(samples, self.num_classes, rngs)
+
+    def pick(self, index: int, rng: np.random.Generator) -> Sample:
+        """What a draw is of: here the sample of that index."""
+        return self.samples[index]
+
+
+class TrainEpisodes(TrainItems):
+    """Training episodes: what a draw is of depends on its random numbers alone.
+
+    Args:
+        samples: the split.
+        recipe: makes items.
+        num_classes: K, with the background.
+        seed: seed of the items' randomness.
+        table: what episodes are drawn from.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], recipe: Episodes, num_classes: int, seed: int, table: EpisodeTable
+    ) -> None:
+        super().__init__(samples, recipe, num_classes, seed)
+        self.table, self.shots, self.length = table, recipe.shots, recipe.per_epoch or len(table)
+
+    def __len__(self) -> int:
+        """Number of episodes in an epoch."""
+        return self.length
+
+    def pick(self, index: int, rng: np.random.Generator) -> Episode:
+        """Draw an episode."""
+        return episode_of(self.table.training(rng, self.shots), self.samples, index)
 
 
 class EvaluationItems(Dataset[Item]):
@@ -53,7 +89,49 @@ class EvaluationItems(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         """Make one item."""
-        return self.recipe.evaluation_item(self.samples[index], self.num_classes)
+        return self.recipe.evaluation_item(self.pick(index), self.num_classes)
+
+    def pick(self, index: int) -> Sample:
+        """What an index stands for: here a sample."""
+        return self.samples[index]
+
+
+class EvaluationEpisodes(EvaluationItems):
+    """Fixed episodes.
+
+    Args:
+        samples: the split.
+        recipe: makes items.
+        num_classes: K, with the background.
+        table: what episodes are drawn from.
+        fold: number of the fold, which the draws depend on.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], recipe: Episodes, num_classes: int, table: EpisodeTable, fold: int
+    ) -> None:
+        super().__init__(samples, recipe, num_classes)
+        self.table, self.shots, self.key = table, recipe.shots, (recipe.test_seed, fold)
+        count = len(table) if recipe.test_episodes is None else recipe.test_episodes
+        # fewer than there are pairs: not the first ones, because lists are in the order of scenes or classes
+        order = np.random.default_rng(self.key).permutation(len(table))
+        self.numbers = sorted(order[:count].tolist()) if count < len(table) else list(range(count))
+
+    def __len__(self) -> int:
+        """Number of episodes."""
+        return len(self.numbers)
+
+    def pick(self, index: int) -> Episode:
+        """The episode of that index."""
+        number = self.numbers[index]
+        return episode_of(self.table.test(number, self.key, self.shots), self.samples, number)
+
+
+def episode_of(draw: EpisodeDraw, samples: Sequence[Sample], number: int) -> Episode:
+    """Put samples in the place of their indices."""
+    query = {field.name: getattr(samples[draw.query], field.name) for field in fields(Sample)}
+    supports = tuple(samples[index] for index in draw.supports)
+    return Episode(**query, class_id=draw.class_id, supports=supports, number=number)
 
 
 class Loader(DataLoader[Any]):

@@ -1,6 +1,7 @@
 """The LightningDataModule that all benchmarks share."""
 
 import hashlib
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,14 +13,28 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
-from frugalseg.data.base import ClassTable, Sample, count_tags, first_five
-from frugalseg.data.loader import EvaluationItems, Loader, TrainItems, TrainLoader, quiet_worker
+from frugalseg.batch import ViewsBatch
+from frugalseg.data.base import ClassTable, Pair, Sample, count_tags
+from frugalseg.data.colour import finish_views
+from frugalseg.data.demands import demand
+from frugalseg.data.episode_table import EpisodeTable
+from frugalseg.data.episodes import Episodes
+from frugalseg.data.loader import (
+    EvaluationEpisodes,
+    EvaluationItems,
+    Loader,
+    TrainEpisodes,
+    TrainItems,
+    TrainLoader,
+    quiet_worker,
+)
 from frugalseg.data.pseudo import PseudoLabels
 from frugalseg.data.recipes import MultiScale, Recipe
 from frugalseg.data.sampler import ExactSampler, TrainSampler
 from frugalseg.errors import ConfigError, DatasetError
+
+log = logging.getLogger(__name__)
 
 _ROLES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
@@ -71,6 +86,7 @@ class SegmentationData(LightningDataModule, ABC):
         self.pseudo_labels = pseudo_labels
         self.classes: ClassTable = self.describe()
         self._samples: dict[str, list[Sample]] = {}
+        self._tables: dict[str, EpisodeTable] = {}
         self._skip: set[str] = set()
         self._resume: tuple[int, int] | None = None
         self._train_loader: TrainLoader | None = None
@@ -91,6 +107,26 @@ class SegmentationData(LightningDataModule, ABC):
             DatasetError: images are missing, or the split is empty.
         """
 
+    fold = 0
+    """Number of the few-shot fold whose classes are tested; benchmarks with folds set it."""
+
+    @property
+    def fold_classes(self) -> tuple[int, ...]:
+        """Class ids, as in decoded masks, that the fold tests; none where the benchmark has no folds."""
+        return ()
+
+    def pairs(self, role: str) -> list[Pair]:
+        """List the (image, class) pairs that few-shot episodes are made of.
+
+        Args:
+            role: "train" for the pairs of the other folds' classes in the training split, "val" or "test" for those of
+                the fold's own classes in the validation split.
+
+        Raises:
+            ConfigError: the benchmark has no few-shot folds.
+        """
+        raise ConfigError(f"{type(self).__name__} has no few-shot folds; use Episodes with VOC, COCO, ISAID5i or DLRSD")
+
     @property
     def num_classes(self) -> int:
         """K, with the background."""
@@ -109,7 +145,7 @@ class SegmentationData(LightningDataModule, ABC):
     @property
     def class_counts(self) -> NDArray[np.int64]:
         """(C,) training images per foreground class."""
-        return count_tags(self.samples("train"), self.num_classes - 1)
+        return count_tags(self.samples("train"), self.classes.foreground)
 
     @property
     def split_sizes(self) -> dict[str, int]:
@@ -144,7 +180,7 @@ class SegmentationData(LightningDataModule, ABC):
             found = self.index(self.splits[role])[: self.limit]
             if role == "train" and self.pseudo_labels is not None:
                 found = PseudoLabels(self.pseudo_labels).over(found)
-            self._demand(recipe, role, found)
+            demand(recipe, role, found, f"split {self.splits[role]} of {self.root}")
             self._samples[role] = found
         return self._samples[role]
 
@@ -179,13 +215,14 @@ class SegmentationData(LightningDataModule, ABC):
         samples, (rank, world) = self.samples("train"), self._place()
         epoch, start = self._resume or (self.trainer.current_epoch if self.trainer else 0, 0)
         self._resume = None
-        sampler = TrainSampler(len(samples), self.batch_size, self.seed, rank, world, epoch=epoch, start=start)
+        items = self._train_items(samples)
+        sampler = TrainSampler(len(items), self.batch_size, self.seed, rank, world, epoch=epoch, start=start)
         if not len(sampler):
+            unit = "episodes" if isinstance(self.recipe, Episodes) else "images"
             raise DatasetError(
-                f"split {self.splits['train']} of {self.root} has {len(samples)} images, one step takes"
+                f"split {self.splits['train']} of {self.root} has {len(items)} {unit}, one step takes"
                 f" {self.batch_size} x {world}: lower data.batch_size or raise data.limit"
             )
-        items = TrainItems(samples, self.recipe, self.num_classes, self.seed)
         # batch_size None: the sampler yields whole batches
         self._train_loader = TrainLoader(items, sampler=sampler, batch_size=None, **self._loading(keep_workers=True))
         return self._train_loader
@@ -201,6 +238,40 @@ class SegmentationData(LightningDataModule, ABC):
     def predict_dataloader(self) -> Loader:
         """Whole images of the predict split that are not skipped, one at a time."""
         return self._evaluation_loader("predict")
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Make the colour changes that `Views(colour="device")` has left for the device.
+
+        Args:
+            batch: of any recipe, on its device.
+            dataloader_idx: not looked at.
+        """
+        unfinished = isinstance(batch, dict) and "colour" in batch
+        return finish_views(cast(ViewsBatch, batch), self.recipe.normaliser) if unfinished else batch
+
+    def episode_table(self, role: str) -> EpisodeTable:
+        """The few-shot pairs of a role, matched with its samples on first use.
+
+        Args:
+            role: "train", "val" or "test".
+
+        Raises:
+            ConfigError: the benchmark has no few-shot folds.
+            DatasetError: no pair names an image of the split, or a class of the fold has no episode.
+        """
+        if role not in self._tables:
+            recipe, where = cast(Episodes, self._recipe(role)), f"split {self.splits[role]} of {self.root}"
+            pairs = self.pairs(role)
+            classes = self.fold_classes if role != "train" else sorted({pair.class_id for pair in pairs})
+            self._tables[role] = table = EpisodeTable(self.samples(role), pairs, classes, where)
+            # one image is enough to be a query, not to have a support; training leaves such classes out of the draw
+            if thin := [self.class_names[c] for c in table.thin(recipe.shots if role == "train" else 1)]:
+                what = f"{where}: too few images for an episode of {', '.join(thin)}"
+                if role != "train" and not recipe.allow_missing_classes:
+                    raise DatasetError(f"{what}; add images, or set recipe.allow_missing_classes to leave them out")
+                log.warning(what)
+                table.leave_out(table.thin(1))
+        return self._tables[role]
 
     def state_dict(self) -> dict[str, int]:
         """Position of a running fit.
@@ -231,12 +302,20 @@ class SegmentationData(LightningDataModule, ABC):
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
+    def _train_items(self, samples: Sequence[Sample]) -> TrainItems:
+        if isinstance(self.recipe, Episodes):
+            table = self.episode_table("train")
+            return TrainEpisodes(samples, self.recipe, self.num_classes, self.seed, table)
+        return TrainItems(samples, self.recipe, self.num_classes, self.seed)
+
     def _evaluation_loader(self, role: str) -> Loader:
         samples, recipe = self.samples(role), self._recipe(role)
         if role == "predict" and self._skip:
             samples, self._skip = [sample for sample in samples if sample.id not in self._skip], set()
-        items: Dataset[Any] = EvaluationItems(samples, recipe, self.num_classes)
-        sampler = ExactSampler(len(samples), *self._place())
+        items = EvaluationItems(samples, recipe, self.num_classes)
+        if isinstance(recipe, Episodes):
+            items = EvaluationEpisodes(samples, recipe, self.num_classes, self.episode_table(role), self.fold)
+        sampler = ExactSampler(len(items), *self._place())
         keep = role == "val"  # the others are read once
         return Loader(items, sampler=sampler, batch_size=1, collate_fn=recipe.collate, **self._loading(keep))
 
@@ -249,16 +328,3 @@ class SegmentationData(LightningDataModule, ABC):
             # its own, because a loader draws a number per epoch: from torch's it would shift the model's random numbers
             "generator": torch.Generator().manual_seed(self.seed),
         }
-
-    def _demand(self, recipe: Recipe, role: str, samples: Sequence[Sample]) -> None:
-        where = f"split {self.splits[role]} of {self.root}"
-        if recipe.needs_tags and (bare := [sample.id for sample in samples if sample.tags is None]):
-            raise DatasetError(
-                f"{where}: {len(bare)} of {len(samples)} ids have no image-level labels, first {first_five(bare)};"
-                " add their Annotations/<id>.xml or choose another split"
-            )
-        if recipe.needs_masks and role != "predict" and (bare := [s.id for s in samples if s.mask is None]):
-            raise DatasetError(
-                f"{where}: {len(bare)} of {len(samples)} ids have no mask, first {first_five(bare)};"
-                " add the masks, set data.masks or data.pseudo_labels, or choose another split"
-            )

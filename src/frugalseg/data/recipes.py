@@ -1,6 +1,8 @@
-"""What one item is: `Tags`, `Segment`, `MultiScale`. Any benchmark takes any recipe that its labels allow."""
+"""What one item is: `Tags`, `Segment`, `MultiScale`; `Episodes` and `Views` have files of their own.
 
-import math
+Any benchmark takes any recipe that its labels allow.
+"""
+
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
@@ -10,18 +12,19 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import default_collate, get_worker_info
+from torch.utils.data import default_collate
 
-from frugalseg.batch import IGNORE_INDEX, ScalesBatch, SegBatch, TagBatch
+from frugalseg.batch import IGNORE_INDEX, EpisodeBatch, ScalesBatch, SegBatch, TagBatch, ViewsBatch
 from frugalseg.data.base import Sample
 from frugalseg.data.crop import Placement, place_mask, random_placement, whole
 from frugalseg.data.io import read_image, read_mask
+from frugalseg.data.memory import batch_memory
 from frugalseg.data.normalise import IMAGENET_MEAN, IMAGENET_STD, Normaliser
 from frugalseg.data.transforms import Augment
 from frugalseg.errors import ConfigError, DatasetError
 
 Item = dict[str, Any]
-Batch = TagBatch | SegBatch | ScalesBatch
+Batch = TagBatch | SegBatch | ScalesBatch | EpisodeBatch | ViewsBatch
 Triple = tuple[float, float, float]
 B = TypeVar("B", bound=Batch)
 
@@ -99,7 +102,7 @@ class _OneImage(Recipe):
         """Make a training batch, each image straight onto its place in it."""
         if self.crop is None:
             return super().train_batch(samples, num_classes, rngs)
-        images = _empty((len(samples), 3, self.crop, self.crop))
+        images = batch_memory((len(samples), 3, self.crop, self.crop))
         made = zip(samples, rngs, images.numpy(), strict=True)
         items = [self.train_item(sample, num_classes, rng, out) for sample, rng, out in made]
         rest = default_collate([{key: value for key, value in item.items() if key != "image"} for item in items])
@@ -148,7 +151,7 @@ class Tags(_OneImage):
         item = self._picture(sample, image, whole(_size(image)))
         item["tags"] = tags_vector(sample, num_classes - 1)
         if sample.mask is not None:
-            ids = read_mask(sample.mask, num_classes, _size(image), sample.image)
+            ids = read_mask(sample.mask, num_classes, _size(image), sample.image, sample.code)
             item["mask"] = torch.from_numpy(ids.astype(np.int64))
         return item
 
@@ -206,7 +209,7 @@ class Segment(_OneImage):
     def _mask(self, sample: Sample, num_classes: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if sample.mask is None:
             return np.full(_size(image), IGNORE_INDEX, np.uint8)
-        return read_mask(sample.mask, num_classes, _size(image), sample.image)
+        return read_mask(sample.mask, num_classes, _size(image), sample.image, sample.code)
 
 
 class MultiScale(Recipe):
@@ -284,14 +287,6 @@ def _size(image: NDArray[np.uint8]) -> tuple[int, int]:
 
 def _place(image: NDArray[np.uint8], crop: int | None, rng: np.random.Generator) -> Placement:
     return whole(_size(image)) if crop is None else random_placement(_size(image), crop, rng)
-
-
-def _empty(shape: tuple[int, ...]) -> Tensor:
-    if get_worker_info() is None:
-        return torch.empty(shape)
-    # in a worker, straight into the memory that the main process will read, as default_collate does
-    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(4 * math.prod(shape))  # type: ignore[no-untyped-call]
-    return torch.empty(0).set_(storage).view(shape)
 
 
 def _resized(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:

@@ -1,0 +1,147 @@
+"""One-way few-shot episodes (recipe `Episodes`)."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from frugalseg.batch import IGNORE_INDEX, EpisodeBatch
+from frugalseg.data.base import Episode, Sample
+from frugalseg.data.crop import Placement, place_mask, random_placement, top_left
+from frugalseg.data.io import read_image, read_mask
+from frugalseg.data.normalise import IMAGENET_MEAN, IMAGENET_STD, Normaliser
+from frugalseg.data.recipes import Item, Out, Recipe, Triple
+from frugalseg.data.transforms import Augment
+from frugalseg.errors import ConfigError
+
+Bytes = NDArray[np.uint8]
+_TRIES = 10
+
+
+class Episodes(Recipe):
+    """A query and K supports of one class: an `EpisodeBatch`.
+
+    Training: class, query and supports are drawn at random, and each image is augmented by itself (PFENet's settings:
+    rescaling, rotation, flips, a random crop). Evaluation: every pair of the fold's list is the query once; its
+    supports are a pure function of `test_seed`, fold and number of the episode. Images are then resized so that their
+    longer side is `size` and padded at the right and at the bottom, which for 256-pixel tiles changes nothing.
+
+    Args:
+        shots: K, number of supports.
+        size: side S of all images of a batch.
+        per_epoch: training episodes of one epoch; None for as many as there are pairs.
+        test_episodes: evaluation episodes: None takes every pair once; fewer are a seeded choice, more go round again
+            with other supports.
+        test_seed: base seed of the evaluation episodes; the usual report is the mean over 0 to 4.
+        scale: training: both sides times a uniform number lo..hi; None for off.
+        rotate: training: degrees of the random rotation to either side.
+        flip: training: probability of a horizontal flip.
+        vertical_flip: training: probability of a vertical flip; for images seen from above.
+        allow_missing_classes: evaluate although a class of the fold has no episode, which changes what the mean is of.
+        mean: channel means on the scale 0..1.
+        std: channel standard deviations.
+    """
+
+    needs_masks = True
+
+    def __init__(
+        self,
+        shots: int = 1,
+        size: int = 256,
+        per_epoch: int | None = None,
+        test_episodes: int | None = None,
+        test_seed: int = 0,
+        scale: tuple[float, float] | None = (0.9, 1.1),
+        rotate: float = 10.0,
+        flip: float = 0.5,
+        vertical_flip: float = 0.5,
+        allow_missing_classes: bool = False,
+        mean: Triple = IMAGENET_MEAN,
+        std: Triple = IMAGENET_STD,
+    ) -> None:
+        if shots < 1 or size < 1 or min(per_epoch or 1, test_episodes or 1) < 1 or test_seed < 0:
+            raise ConfigError(
+                "Episodes: shots, size, per_epoch and test_episodes must be at least 1, test_seed at least 0"
+            )
+        self.shots, self.size = shots, size
+        self.per_epoch, self.test_episodes, self.test_seed = per_epoch, test_episodes, test_seed
+        self.allow_missing_classes = allow_missing_classes
+        fill = tuple(round(255 * value) for value in mean)
+        self.augment = Augment(scale=scale, rotate=rotate, flip=flip, vertical_flip=vertical_flip, fill=fill)
+        self.normaliser = Normaliser(mean, std)
+
+    def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
+        """Make an augmented episode: (3, S, S) and (K, 3, S, S) images, (S, S) and (K, S, S) masks."""
+        episode = cast(Episode, sample)
+        return self._item(episode, [self._augmented(s, episode, num_classes, rng) for s in _images(episode)])
+
+    def evaluation_item(self, sample: Sample, num_classes: int) -> Item:
+        """Make an episode without randomness; shapes as in training."""
+        episode = cast(Episode, sample)
+        return self._item(episode, [self._fitted(s, episode, num_classes) for s in _images(episode)])
+
+    def collate(self, items: Sequence[Item]) -> EpisodeBatch:
+        """Stack items; see `EpisodeBatch` for shapes."""
+        supports = [item["support_id"] for item in items]
+        batch = default_collate([{k: v for k, v in item.items() if k != "support_id"} for item in items])
+        return cast(EpisodeBatch, {**batch, "support_id": supports})
+
+    def _item(self, episode: Episode, pairs: list[tuple[Tensor, Tensor]]) -> Item:
+        (image, mask), *supports = pairs
+        return {
+            "id": episode.id,
+            "query_image": image,
+            "query_mask": mask,
+            "support_images": torch.stack([image for image, _ in supports]),
+            "support_masks": torch.stack([mask for _, mask in supports]),
+            "support_id": [support.id for support in episode.supports],
+            "class_id": episode.class_id,
+            "number": episode.number,
+        }
+
+    def _augmented(
+        self, sample: Sample, episode: Episode, num_classes: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        image, ids = self.augment(*_read(sample, num_classes), rng)
+        binary = _binary(cast(Bytes, ids), episode.class_id)
+        for _ in range(_TRIES):  # a crop without the class teaches nothing, and a support without it has no prototype
+            placement = random_placement((image.shape[0], image.shape[1]), self.size, rng)
+            if (binary[placement.source] == 1).any():
+                break
+        return self._placed(image, binary, placement)
+
+    def _fitted(self, sample: Sample, episode: Episode, num_classes: int) -> tuple[Tensor, Tensor]:
+        image, ids = _read(sample, num_classes)
+        binary = _binary(ids, episode.class_id)
+        height, width = image.shape[:2]
+        factor = self.size / max(height, width)
+        if factor != 1:
+            to = max(1, round(width * factor)), max(1, round(height * factor))
+            image = cast(Bytes, cv2.resize(image, to, interpolation=cv2.INTER_LINEAR))
+            binary = cast(Bytes, cv2.resize(binary, to, interpolation=cv2.INTER_NEAREST_EXACT))
+        return self._placed(image, binary, top_left((image.shape[0], image.shape[1]), self.size))
+
+    def _placed(self, image: Bytes, binary: Bytes, placement: Placement) -> tuple[Tensor, Tensor]:
+        canvas = torch.from_numpy(self.normaliser.onto_canvas(image, placement))
+        return canvas, torch.from_numpy(place_mask(binary, placement, IGNORE_INDEX))
+
+
+def _images(episode: Episode) -> list[Sample]:
+    return [episode, *episode.supports]
+
+
+def _read(sample: Sample, num_classes: int) -> tuple[Bytes, Bytes]:
+    image = read_image(sample.image)
+    if sample.mask is None:  # the data module has refused such splits
+        raise ConfigError(f"{sample.id}: an episode needs masks; add them or choose another split")
+    return image, read_mask(sample.mask, num_classes, (image.shape[0], image.shape[1]), sample.image, sample.code)
+
+
+def _binary(ids: Bytes, class_id: int) -> Bytes:
+    """1 the class, 0 every other one, 255 ignored."""
+    return np.where(ids == IGNORE_INDEX, np.uint8(IGNORE_INDEX), (ids == class_id).astype(np.uint8))
