@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frugalseg.data.check import check_voc
+from frugalseg.data.check_voc import check_voc
 from frugalseg.data.io import write_mask
 from frugalseg.errors import DatasetNotFoundError
 from frugalseg.ops.palette import voc_palette

@@ -145,7 +145,7 @@ def _count_image(path: Path, sample: Sample, num_classes: int, rules: Sequence[s
     """Confusion matrix of every usable rule and control for one image."""
     arrays = read_maps(path)
     assert sample.mask is not None  # noqa: S101 - filtered before; tells the type checker
-    truth = torch.as_tensor(read_mask(sample.mask, num_classes).astype(np.int64))
+    truth = torch.as_tensor(read_mask(sample.mask, num_classes, code=sample.code).astype(np.int64))
     guesses = predictions(arrays, rules)
     guesses |= control_predictions(sample, arrays["keys"].astype(np.int64), (truth.shape[0], truth.shape[1]))
     for guess in guesses.values():

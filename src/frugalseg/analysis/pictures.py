@@ -68,7 +68,12 @@ def with_box(picture: Picture, box: Sequence[int]) -> Picture:
 
 
 def batch_pictures(
-    batch: Any, names: Sequence[str], palette: Picture, mean: Sequence[float], std: Sequence[float]
+    batch: Any,
+    names: Sequence[str],
+    palette: Picture,
+    mean: Sequence[float],
+    std: Sequence[float],
+    background: bool = True,
 ) -> list[Picture]:
     """One picture per image of a batch: crop with its box, mask where there is one, tags as caption.
 
@@ -78,6 +83,7 @@ def batch_pictures(
         palette: (256, 3).
         mean: of the normalisation.
         std: of the normalisation.
+        background: whether class 0 is the background, which is no tag.
     """
     if "images" in batch:
         pairs = [denormalise(image, mean, std) for pair in batch["images"] for image in pair]
@@ -88,7 +94,8 @@ def batch_pictures(
         if "mask" in batch:
             painted = overlay(picture, colourise(batch["mask"][number].numpy(), palette), 0.65)
             picture = np.concatenate([picture, painted], axis=1)
-        tags = [names[int(c) + 1] for c in batch["tags"][number].nonzero().flatten()] if "tags" in batch else []
+        shown = batch["tags"][number].nonzero().flatten().tolist() if "tags" in batch else []
+        tags = [names[tag + background] for tag in shown]
         pictures.append(captioned(picture, f"{name} {', '.join(tags)}"))
     return pictures
 
@@ -120,7 +127,7 @@ def map_panel(sample: Sample, folder: Path, names: Sequence[str], palette: Pictu
     labels = keys[scores.argmax(axis=0)]
     panels.append(captioned(enlarged(overlay(image, colourise(labels, palette), 0.65)), f"labels ({rule})"))
     if sample.mask is not None:
-        truth = read_mask(sample.mask, len(names))
+        truth = read_mask(sample.mask, len(names), code=sample.code)
         panels.append(captioned(enlarged(overlay(image, colourise(truth, palette), 0.65)), "truth"))
     return np.concatenate(panels, axis=1)
 

@@ -11,7 +11,9 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from frugalseg.analysis.pictures import batch_pictures, grid, save_png
+from frugalseg.analysis.episodes import episode_pictures
+from frugalseg.analysis.pictures import Picture, batch_pictures, grid, save_png
+from frugalseg.analysis.views import views_pictures
 from frugalseg.data.module import SegmentationData
 from frugalseg.errors import ConfigError
 
@@ -32,15 +34,32 @@ def run(argv: list[str]) -> int:
     data = build_data(options.config, rest)
     data.setup(LOADERS[options.role])
     loader = getattr(data, f"{options.role}_dataloader")()
-    recipe: Any = data.predict_recipe if options.role == "predict" else data.recipe
     pictures: list[Any] = []
     for batch in islice(loader, options.count):
-        pictures += batch_pictures(batch, data.class_names, data.palette, recipe.normaliser.mean, recipe.normaliser.std)
+        pictures += pictures_of(batch, data, options.role)
         if len(pictures) >= options.count:
             break
     save_png(Path(options.out), grid(pictures[: options.count], options.columns))
     print(f"{options.out}: {min(len(pictures), options.count)} images of {type(data).__name__}, {options.role}")
     return 0
+
+
+def pictures_of(batch: Any, data: SegmentationData, role: str) -> list[Picture]:
+    """One picture per item of a batch, whatever recipe made it.
+
+    Args:
+        batch: of one of the loaders of `data`.
+        data: the data module.
+        role: which of its loaders.
+    """
+    recipe = data.predict_recipe if role == "predict" else data.recipe
+    scale = recipe.normaliser.mean, recipe.normaliser.std
+    if "query_image" in batch:
+        return episode_pictures(batch, data.class_names, *scale)
+    if "global_views" in batch:
+        sources = {sample.id: sample.image for sample in data.samples(role)}
+        return views_pictures(data.on_after_batch_transfer(batch, 0), sources, *scale)
+    return batch_pictures(batch, data.class_names, data.palette, *scale, background=data.classes.background)
 
 
 def build_data(configs: list[str], words: list[str]) -> SegmentationData:

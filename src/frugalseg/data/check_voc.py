@@ -1,27 +1,14 @@
-"""Checks of a data set on disk against what was published."""
+"""Checks of a VOC 2012 folder against what was published."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from frugalseg.data.base import Sample, count_tags, first_five
-from frugalseg.data.io import check_mode, check_size, image_size, read_mask
+from frugalseg.data.check import Finding, Level, Progress, check_files
 from frugalseg.data.lists import read_ids, read_labels
 from frugalseg.data.voc import CLASS_COUNTS, COUNTS, class_table, locate, mask_folder, split_ids
-from frugalseg.errors import DatasetError, ImageError, MaskError
-
-Level = Literal["ok", "warn", "error"]
-Progress = Callable[[int, int], None]
-
-
-class Finding(NamedTuple):
-    """One line of a report: "error" is to be mended, "warn" may be meant."""
-
-    level: Level
-    what: str
+from frugalseg.errors import DatasetError
 
 
 def check_voc(root: str | Path, quick: bool = False, progress: Progress | None = None) -> list[Finding]:
@@ -47,7 +34,7 @@ def check_voc(root: str | Path, quick: bool = False, progress: Progress | None =
         if ids and split != "test":
             pairs |= _masks(root, split, ids, findings)
     findings.append(_labels())
-    return findings + _files(root, pairs, quick, progress)
+    return findings + check_files(list(pairs.values()), class_table(root).num_classes, quick, progress)
 
 
 def _names(folder: Path) -> set[str]:
@@ -98,29 +85,3 @@ def _labels() -> Finding:
     same = np.array_equal(count_tags(samples, len(CLASS_COUNTS)), CLASS_COUNTS)
     what = f"packaged labels: class counts of trainaug {'are' if same else 'are NOT'} the published ones"
     return Finding("ok" if same else "error", what)
-
-
-def _files(root: Path, pairs: dict[Path, Sample], quick: bool, progress: Progress | None) -> list[Finding]:
-    num_classes = class_table(root).num_classes
-    errors: list[Finding] = []
-    for done, (mask, sample) in enumerate(pairs.items(), 1):
-        try:
-            _file(mask, sample, num_classes, quick)
-        except (ImageError, MaskError) as error:
-            errors.append(Finding("error", str(error)))
-        if progress:
-            progress(done, len(pairs))
-    what = "mode and size" if quick else "mode, size and ids"
-    good = len(pairs) - len(errors)
-    return [*errors, Finding("error" if errors else "ok", f"masks: {what} of {good:,} of {len(pairs):,} are right")]
-
-
-def _file(mask: Path, sample: Sample, num_classes: int, quick: bool) -> None:
-    size = image_size(sample.image)
-    if not quick:
-        read_mask(mask, num_classes, size, sample.image)
-        return
-    mask_size = image_size(mask)
-    with Image.open(mask) as opened:
-        check_mode(mask, opened.mode)
-    check_size(mask, mask_size, sample.image, size)
