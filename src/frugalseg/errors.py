@@ -43,3 +43,11 @@ class RunFolderError(FrugalsegError):
 
 class MapsError(FrugalsegError):
     """A folder of class maps is incomplete or one of its files is damaged."""
+
+
+class DownloadError(FrugalsegError):
+    """A file cannot be fetched, or what came is not what was published."""
+
+
+class DiskFullError(FrugalsegError):
+    """The disk is full."""

@@ -8,6 +8,8 @@ from tests.benchmark.measure import Group, Row
 
 SIZES = "forward and backward, N=2, K=21, D=768, 32x32"
 PIL = "Pillow and torchvision (RandomCrop with padding, ToTensor, Normalize)"
+SCALED = "Pillow and torchvision (resize, flip, pad, crop, ToTensor, Normalize)"
+DINO = "Pillow and torchvision (crops, flip, jitter, grey, blur, solarise, ToTensor, Normalize)"
 STEP = "SFC step, ResNet-50, 21 classes, 2 fresh + 4 bank images of 256x256, two scales, clipping and SGD"
 
 GROUPS = [
@@ -24,6 +26,28 @@ GROUPS = [
         Row("data.tags_over_pil", f"images/s of Tags(crop=512) over {PIL}", better="higher", bound=1.3),
         Row("data.tags_images_per_s", "training items of Tags(crop=512) per CPU second", "images/s", "higher"),
         Row("data.pil_images_per_s", f"the same by {PIL}", "images/s", "higher"),
+    ),
+    Group(
+        "tests.benchmark.data:segment_over_pil",
+        Row("data.segment_over_pil", f"images/s of Segment(crop=512, scale) over {SCALED}", better="higher", bound=1.3),
+        Row("data.segment_images_per_s", "training items of Segment(crop=512) per CPU second", "images/s", "higher"),
+        Row("data.segment_pil_images_per_s", f"the same by {SCALED}", "images/s", "higher"),
+    ),
+    Group(
+        "tests.benchmark.views:views_over_pil",
+        Row("data.views_over_pil", f"images/s of Views (2 x 224, 8 x 96) over {DINO}", better="higher", bound=1.3),
+        Row("data.views_for_device_over_pil", "the same, colour changes left to the device", better="higher"),
+        Row("data.views_images_per_s", "training items of Views per CPU second", "images/s", "higher"),
+        Row("data.pil_views_images_per_s", f"the same by {DINO}", "images/s", "higher"),
+    ),
+    Group(
+        "tests.benchmark.data:episodes",
+        Row(
+            "data.episodes", "training episodes of iSAID-5i drawn, 5 shots, no file read", "episodes/s", "higher", 2000
+        ),
+        Row(
+            "data.test_episodes", "test episodes of iSAID-5i drawn, 5 shots, no file read", "episodes/s", "higher", 2000
+        ),
     ),
     Group(
         "tests.benchmark.sfc:step_over_bare",

@@ -1,10 +1,15 @@
 import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from frugalseg.data.parallel import each
-from frugalseg.errors import DatasetError
+from frugalseg.errors import DatasetError, FrugalsegError
+from tests.conftest import REPOSITORY
 
 
 def square(number):
@@ -45,3 +50,49 @@ def test_the_first_error_ends_it(workers):
 
 def test_nothing_to_do():
     assert each(square, []) == []
+
+
+def die_at_two(number):
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_a_killed_process_is_said_in_one_line():
+    with pytest.raises(FrugalsegError, match="a process was killed, perhaps for lack of memory"):
+        each(die_at_two, range(20), 2)
+
+
+INTERRUPTED = """
+import sys, time
+from functools import partial
+from pathlib import Path
+from frugalseg.data.parallel import each
+from tests.data.test_parallel import write_slowly
+try:
+    each(partial(write_slowly, sys.argv[1]), range(100), 2, lambda done, total: print(done, flush=True))
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+
+
+def write_slowly(folder, number):
+    path = Path(folder) / str(number)
+    path.write_text("begun")
+    time.sleep(0.1)
+    path.write_text("finished")
+
+
+def test_ctrl_c_ends_all_processes_and_finishes_what_has_begun(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout.readline().strip() == "1"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    output, errors = process.communicate(timeout=30)
+    assert output.split()[-1] == "stopped"
+    assert errors == ""
+    texts = [path.read_text() for path in tmp_path.iterdir()]
+    assert 2 <= len(texts) < 20
+    assert set(texts) == {"finished"}

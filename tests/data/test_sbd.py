@@ -57,7 +57,7 @@ def test_faults(trees, tmp_path):
     with pytest.raises(MaskError, match=r"b\.mat: is no mask of SBD"):
         convert(sbd, root, workers=1)
     (sbd / "dataset/cls/b.mat").unlink()
-    with pytest.raises(DatasetError, match="1 of 3 masks are neither here nor in .*first b; unpack"):
+    with pytest.raises(DatasetError, match=r"1 of 3 masks are neither here nor in .*first b; unpack"):
         convert(sbd, root)
     savemat(sbd / "dataset/cls/b.mat", {"GTcls": {"Segmentation": np.full((12, 15), 21, np.uint8)}})
     with pytest.raises(MaskError, match="class id 21"):

@@ -1,11 +1,15 @@
 """Doing one thing to many files on all cores."""
 
 import os
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 import cv2
+
+from frugalseg.errors import FrugalsegError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,8 +33,11 @@ def each(
 
     Returns:
         Results in the order of the items.
+
+    Raises:
+        FrugalsegError: a process was killed.
     """
-    workers = min(workers or len(os.sched_getaffinity(0)), len(items))
+    workers = min(workers or os.cpu_count() or 1, len(items))
     if workers <= 1:
         results = []
         for done, item in enumerate(items, 1):
@@ -38,14 +45,23 @@ def each(
             if progress:
                 progress(done, len(items))
         return results
-    with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(0,)) as pool:
+    pool = ProcessPoolExecutor(workers, initializer=_quieten)
+    try:
         futures = [pool.submit(work, item) for item in items]
-        try:
-            for done, future in enumerate(as_completed(futures), 1):
-                future.result()
-                if progress:
-                    progress(done, len(items))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for done, future in enumerate(as_completed(futures), 1):
+            future.result()
+            if progress:
+                progress(done, len(items))
         return [future.result() for future in futures]
+    except BrokenProcessPool:
+        raise FrugalsegError(
+            "a process was killed, perhaps for lack of memory; run the same command again with fewer --workers"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)  # waits for the items that have been started
+
+
+def _quieten() -> None:
+    """Leave Ctrl-C, which the terminal sends to all processes, to the one that started this; and no threads in one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)

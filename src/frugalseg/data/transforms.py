@@ -48,9 +48,7 @@ class Augment:
     @property
     def active(self) -> bool:
         """Whether there is anything to do."""
-        return bool(
-            self.long_side or self.scale or self.rotate or self.flip or self.vertical_flip or self.colour
-        )
+        return bool(self.long_side or self.scale or self.rotate or self.flip or self.vertical_flip or self.colour)
 
     def __call__(
         self, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None, rng: np.random.Generator

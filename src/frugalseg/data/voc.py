@@ -3,13 +3,14 @@
 import logging
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from frugalseg.data import folders
 from frugalseg.data.base import ClassTable, Pair, Sample, first_five
 from frugalseg.data.lists import packaged_splits, parse_ids, read_ids, read_labels, split_pairs
 from frugalseg.data.module import SegmentationData
 from frugalseg.data.recipes import Recipe
+from frugalseg.data.sources import SOURCES
 from frugalseg.errors import ConfigError, DatasetError, DatasetNotFoundError
 from frugalseg.ops.palette import voc_palette
 
@@ -27,28 +28,6 @@ CLASS_COUNTS = (590, 504, 705, 468, 714, 393, 1150, 1005, 1228, 267, 613, 1188, 
 """Images of trainaug per foreground class."""
 FOLDS = 4
 """Folds of PASCAL-5i."""
-
-
-class Source(NamedTuple):
-    """Where a file of the data set comes from; `digest` is `algorithm:hex`."""
-
-    url: str
-    digest: str
-
-
-SOURCES = {
-    "VOCtrainval_11-May-2012.tar": Source(
-        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-        "md5:6cd6e144f989b92b3379bac3b3de84fd",
-    ),
-    "benchmark.tgz": Source(
-        "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
-        "md5:82b4d87ceb2ed10f6038a1cba92111cb",
-    ),
-    "train_noval.txt": Source(
-        "http://home.bharathh.info/pubs/codes/SBD/train_noval.txt", "md5:79bff800c5f0b1ec6b21080a3c066722"
-    ),
-}
 
 
 def class_table(root: str | Path) -> ClassTable:
@@ -78,7 +57,7 @@ def locate(root: str | Path) -> Path:
     Raises:
         DatasetNotFoundError: it does not; the message names a folder nearby that does.
     """
-    return folders.locate(root, "JPEGImages", give=f"the folder VOCdevkit/VOC2012 of {next(iter(SOURCES))}")
+    return folders.locate(root, "JPEGImages", give=f"the folder VOCdevkit/VOC2012 of {SOURCES['voc'][0].name}")
 
 
 def split_ids(root: Path, split: str) -> tuple[list[str], Path | None]:

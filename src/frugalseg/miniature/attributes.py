@@ -12,18 +12,11 @@ from typing import Final
 
 import numpy as np
 
+from frugalseg.miniature.encoding import encode_jpeg
 from frugalseg.miniature.looks import COLOURS, SHAPES, TEXTURES, Look, Surface
 from frugalseg.miniature.scene import BODY, TIP, Scene, make_scene, stream
-from frugalseg.miniature.writing import (
-    Box,
-    Plan,
-    Progress,
-    annotation_xml,
-    bounding_box,
-    encode_jpeg,
-    picture_id,
-    write_plan,
-)
+from frugalseg.miniature.vocfiles import Box, annotation_xml, bounding_box, picture_id, voc_layout
+from frugalseg.miniature.writing import Progress, write_world
 
 ATTRIBUTES: Final = ("background", *COLOURS, *TEXTURES, *SHAPES)
 _WORLD_KEY: Final = 1
@@ -115,4 +108,4 @@ def write_attribute_world(
         "classes": ATTRIBUTES,
     }
     counts = {"train": images, "val": images_val}
-    return write_plan(Path(root), Plan(facts, ATTRIBUTES, counts, _FOLDERS, world.files), progress)
+    return write_world(Path(root), voc_layout(facts, ATTRIBUTES, counts, _FOLDERS, world.files), progress)

@@ -10,7 +10,7 @@ Example:
     >>> write_voc_world(Path("worlds/voc"), images_train=700, images_val=150, seed=0)  # doctest: +SKIP
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,23 +18,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from frugalseg.miniature.encoding import encode_jpeg, encode_png
 from frugalseg.miniature.looks import CLASS_NAMES, LOOKS, PAIRS
 from frugalseg.miniature.scene import Scene, make_scene, stream
-from frugalseg.miniature.writing import (
-    Plan,
-    Progress,
-    annotation_xml,
-    bounding_box,
-    encode_jpeg,
-    encode_png,
-    picture_id,
-    write_plan,
-)
+from frugalseg.miniature.vocfiles import annotation_xml, bounding_box, picture_id, voc_layout
+from frugalseg.miniature.writing import Progress, write_world
 
 # Per class, in the order of `LOOKS`. Drawing without replacement flattens them: of 700 pictures about 465 show
 # the first class, 120 each other head class, 63 each middle class and 26 each tail class.
 LONG_TAIL: Final = (500.0, 91.0, 87.0, 82.0, 44.0, 43.0, 43.0, 42.0, 18.0, 18.0, 18.0, 17.0)
-_EVEN: Final = (1.0,) * len(LOOKS)
+EVEN: Final = (1.0,) * len(LOOKS)
 _OBJECTS: Final = (0.45, 0.40, 0.15)  # chances of one, two and three objects
 _WORLD_KEY: Final = 0  # keeps the random numbers apart from those of other worlds with the same seed
 _SPLIT_KEYS: Final = {"train": 0, "val": 1}
@@ -65,6 +58,28 @@ class Picture:
         return np.array([0, *self.class_ids], dtype=np.uint8)[self.scene.objects]
 
 
+def draw_picture(key: Sequence[int], size: int, weights: Sequence[float]) -> Picture:
+    """Draws one picture of one to three objects, no class twice.
+
+    Args:
+        key: Names the picture, see `frugalseg.miniature.scene.stream`.
+        size: Side in pixels.
+        weights: Relative chance of each of `LOOKS` to be drawn first.
+
+    Returns:
+        The picture.
+    """
+    rng = stream(key, 0)
+    count = 1 + int(rng.choice(len(_OBJECTS), p=_OBJECTS))
+    # The largest of log(weight) + Gumbel noise are a weighted draw without replacement; unlike
+    # `choice` it takes the same random numbers for all weights, which the balanced twin needs.
+    scores = np.log(weights) + rng.gumbel(size=len(LOOKS))
+    # ... and commoner classes would always lie behind if objects kept the order of their scores
+    drawn = rng.permutation(np.argsort(-scores, kind="stable")[:count])
+    scene = make_scene([LOOKS[look] for look in drawn], key, size)
+    return Picture(scene, tuple(int(look) + 1 for look in drawn))
+
+
 @dataclass(frozen=True)
 class VOCWorld:
     """What determines a world, apart from how many pictures of it are written.
@@ -82,7 +97,7 @@ class VOCWorld:
     @property
     def weights(self) -> tuple[float, ...]:
         """Relative chance of each class to be drawn first."""
-        return _EVEN if self.balanced else LONG_TAIL
+        return EVEN if self.balanced else LONG_TAIL
 
     def picture(self, split: str, index: int) -> Picture:
         """Draws one picture, whatever was drawn before.
@@ -94,16 +109,7 @@ class VOCWorld:
         Returns:
             The picture.
         """
-        key = (_WORLD_KEY, self.seed, _SPLIT_KEYS[split], index)
-        rng = stream(key, 0)
-        count = 1 + int(rng.choice(len(_OBJECTS), p=_OBJECTS))
-        # The largest of log(weight) + Gumbel noise are a weighted draw without replacement; unlike
-        # `choice` it takes the same random numbers for all weights, which the balanced twin needs.
-        scores = np.log(self.weights) + rng.gumbel(size=len(LOOKS))
-        # ... and commoner classes would always lie behind if objects kept the order of their scores
-        drawn = rng.permutation(np.argsort(-scores, kind="stable")[:count])
-        scene = make_scene([LOOKS[look] for look in drawn], key, self.size)
-        return Picture(scene, tuple(int(look) + 1 for look in drawn))
+        return draw_picture((_WORLD_KEY, self.seed, _SPLIT_KEYS[split], index), self.size, self.weights)
 
     def files(self, split: str, index: int) -> Mapping[str, bytes]:
         """The files of one picture, as {folder: content}."""
@@ -165,4 +171,4 @@ def write_voc_world(
         "pairs": PAIRS,
     }
     images = {"train": images_train, "val": images_val}
-    return write_plan(Path(root), Plan(facts, CLASS_NAMES, images, _FOLDERS, world.files), progress)
+    return write_world(Path(root), voc_layout(facts, CLASS_NAMES, images, _FOLDERS, world.files), progress)

@@ -1,73 +1,63 @@
-"""Writing a world to disk in VOC's layout so that an interrupted writer can simply be started again.
+"""Writing a world to disk so that an interrupted writer can simply be started again.
 
 Every file appears under its name only when it is complete. `world.unfinished.json` is the first file and names the
 world that is being written; `world.json` is the last one and means that the world is complete.
 """
 
 import hashlib
-import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from frugalseg.errors import ConfigError, DatasetError
-from frugalseg.ops.palette import voc_palette
 
 GENERATOR_VERSION: Final = 1  # raise it whenever the same seed no longer gives the same files
 DONE_MARK: Final = "world.json"
 STARTED_MARK: Final = "world.unfinished.json"
 
 Progress = Callable[[int, int], None]
-Box = tuple[int, int, int, int]
-_YEARS: Final = {"train": "2012", "val": "2011"}  # two years keep the ids of the splits apart
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A world to be written.
+class World:
+    """A world to be written, in any layout; all paths are relative to its root, with `/`.
 
     Attributes:
-        facts: What the world is, as JSON values; two worlds with equal facts are the same world.
-        class_names: Content of `ImageSets/classes.txt`, background first.
-        images: Number of pictures per split: `train` and `val`.
-        folders: The files of a picture, as {folder: suffix}.
-        make: (split, index) -> {folder: bytes}, one entry for each of `folders`.
+        facts: What the world is, as JSON values; two worlds with equal facts are the same world. Holds at least
+            `world` (its kind), `seed` and `size`.
+        images: Number of pictures per split.
+        paths: (split, index) -> the files of a picture, known without drawing it; `index` counts from 0.
+        make: (split, index) -> {path: content}, one entry for each of `paths`.
+        extras: Gives {path: content} of what is written after the pictures: lists and annotations.
+
+    Raises:
+        ConfigError: With these sizes and counts no world can be made.
     """
 
     facts: Mapping[str, object]
-    class_names: Sequence[str]
     images: Mapping[str, int]
-    folders: Mapping[str, str]
+    paths: Callable[[str, int], Sequence[str]]
     make: Callable[[str, int], Mapping[str, bytes]]
+    extras: Callable[[], Mapping[str, bytes]]
 
     def __post_init__(self) -> None:
         """Refuses sizes and counts with which no world can be made."""
-        smallest = {"size": 64, "seed": 0, "images_train": 1, "images_val": 1}
-        for key, least in smallest.items():
-            value = self.facts[key]
+        counts = {f"images_{split}": (count, 1) for split, count in self.images.items()}
+        numbers = {"size": (self.facts["size"], 64), "seed": (self.facts["seed"], 0), **counts}
+        for key, (value, least) in numbers.items():
             if not isinstance(value, int) or value < least:
                 raise ConfigError(f"{key} of a miniature world is {value}: use a whole number from {least} upward")
 
 
-def picture_id(split: str, index: int) -> str:
-    """Name of a picture, in the style of VOC's: `2012_000001`; `index` counts from 0."""
-    return f"{_YEARS[split]}_{index + 1:06d}"
-
-
-def write_plan(root: Path, plan: Plan, progress: Progress | None = None) -> Path:
+def write_world(root: Path, world: World, progress: Progress | None = None) -> Path:
     """Writes what is missing of a world.
 
     Args:
         root: Folder of the world; new, empty, or holding the same world, complete or not.
-        plan: The world.
+        world: The world.
         progress: Called as `progress(done, total)` after every picture.
 
     Returns:
@@ -76,17 +66,17 @@ def write_plan(root: Path, plan: Plan, progress: Progress | None = None) -> Path
     Raises:
         DatasetError: `root` holds another world or something else.
     """
-    facts = json.loads(json.dumps({"generator_version": GENERATOR_VERSION, **plan.facts}))
+    facts = json.loads(json.dumps({"generator_version": GENERATOR_VERSION, **world.facts}))
     _claim(root, facts)
-    total, done = sum(plan.images.values()), 0
-    paths: list[Path] = []
-    for split, count in plan.images.items():
+    total, done = sum(world.images.values()), 0
+    paths: list[str] = []
+    for split, count in world.images.items():
         for index in range(count):
-            paths += _write_picture(root, plan, split, index)
+            paths += _write_picture(root, world, split, index)
             done += 1
             if progress is not None:
                 progress(done, total)
-    paths += _write_lists(root, plan)
+    paths += _write_files(root, world.extras())
     _write_json(root / DONE_MARK, {**facts, "digest": _digest(root, paths)})
     (root / STARTED_MARK).unlink(missing_ok=True)
     return root
@@ -111,29 +101,23 @@ def _claim(root: Path, facts: Mapping[str, object]) -> None:
         _write_json(root / STARTED_MARK, facts)
 
 
-def _write_picture(root: Path, plan: Plan, split: str, index: int) -> list[Path]:
-    name = picture_id(split, index)
-    paths = {folder: root / folder / f"{name}{suffix}" for folder, suffix in plan.folders.items()}
-    if not all(path.is_file() for path in paths.values()):
-        for folder, content in plan.make(split, index).items():
-            write_atomic(paths[folder], content)
-    return list(paths.values())
+def _write_picture(root: Path, world: World, split: str, index: int) -> Sequence[str]:
+    paths = world.paths(split, index)
+    if not all((root / path).is_file() for path in paths):
+        _write_files(root, world.make(split, index))
+    return paths
 
 
-def _write_lists(root: Path, plan: Plan) -> list[Path]:
-    ids = {split: [picture_id(split, index) for index in range(count)] for split, count in plan.images.items()}
-    lists = {**ids, "trainaug": ids["train"], "trainval": sorted(ids["train"] + ids["val"])}
-    texts = {root / "ImageSets" / "Segmentation" / f"{name}.txt": lines for name, lines in lists.items()}
-    texts[root / "ImageSets" / "classes.txt"] = list(plan.class_names)
-    for path, lines in texts.items():
-        write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
-    return list(texts)
+def _write_files(root: Path, files: Mapping[str, bytes]) -> Sequence[str]:
+    for path, content in files.items():
+        write_atomic(root / path, content)
+    return list(files)
 
 
-def _digest(root: Path, paths: Sequence[Path]) -> str:
+def _digest(root: Path, paths: Iterable[str]) -> str:
     """SHA-256 over names and contents of all files; differs where another libjpeg or zlib wrote them."""
     total = hashlib.sha256()
-    for path in sorted(paths):
+    for path in sorted(root / path for path in paths):
         total.update(path.relative_to(root).as_posix().encode())
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
@@ -156,55 +140,3 @@ def write_atomic(path: Path, content: bytes) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def encode_jpeg(image: NDArray[np.uint8]) -> bytes:
-    """RGB as JPEG without chroma subsampling, which would wash out textures of 5 pixels."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()
-
-
-@cache
-def _palette_bytes() -> bytes:
-    return voc_palette().tobytes()
-
-
-def encode_png(values: NDArray[np.uint8], *, palette: bool) -> bytes:
-    """Ids as PNG: mode P with VOC's colours, or mode L."""
-    picture = Image.fromarray(values)
-    if palette:
-        picture.putpalette(_palette_bytes())
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def bounding_box(region: NDArray[np.bool_]) -> Box:
-    """VOC's xmin, ymin, xmax, ymax of a region that is not empty: counted from 1, both ends inside."""
-    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
-    return int(columns[0]) + 1, int(rows[0]) + 1, int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def annotation_xml(name: str, size: int, objects: Sequence[tuple[str, Box]], *, segmented: bool) -> bytes:
-    """An annotation in VOC's form; class names need no escaping because generators use plain words."""
-    lines = [
-        "<annotation>",
-        "\t<folder>VOC2012</folder>",
-        f"\t<filename>{name}.jpg</filename>",
-        "\t<source><database>frugalseg miniature</database></source>",
-        f"\t<size><width>{size}</width><height>{size}</height><depth>3</depth></size>",
-        f"\t<segmented>{int(segmented)}</segmented>",
-    ]
-    for label, box in objects:
-        corners = "".join(f"<{tag}>{at}</{tag}>" for tag, at in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
-        lines += [
-            "\t<object>",
-            f"\t\t<name>{label}</name>",
-            "\t\t<pose>Unspecified</pose>",
-            "\t\t<truncated>0</truncated>",
-            "\t\t<difficult>0</difficult>",
-            f"\t\t<bndbox>{corners}</bndbox>",
-            "\t</object>",
-        ]
-    return ("\n".join([*lines, "</annotation>"]) + "\n").encode()
