@@ -24,7 +24,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: command-line words; None takes them from the shell.
 
     Returns:
-        0 when all went well, 2 for an error that the user can mend.
+        0 when all went well, 2 for an error that the user can mend, 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if args is None else args)
     _log_to_stderr()
@@ -45,6 +45,9 @@ def main(args: Sequence[str] | None = None) -> int:
                 return code
             _leave_process_group(environment)
         return 0
+    except KeyboardInterrupt:
+        print("frugalseg: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     except FrugalsegError as error:
         line = " ".join(str(error).split())
         print(f"frugalseg: error: {line}", file=sys.stderr)

@@ -10,6 +10,7 @@ SIZES = "forward and backward, N=2, K=21, D=768, 32x32"
 PIL = "Pillow and torchvision (RandomCrop with padding, ToTensor, Normalize)"
 SCALED = "Pillow and torchvision (resize, flip, pad, crop, ToTensor, Normalize)"
 DINO = "Pillow and torchvision (crops, flip, jitter, grey, blur, solarise, ToTensor, Normalize)"
+COCO = "an index of COCO 2014's size (82,081 of 82,783 images, 600,000 annotations, generated)"
 STEP = "SFC step, ResNet-50, 21 classes, 2 fresh + 4 bank images of 256x256, two scales, clipping and SGD"
 
 GROUPS = [
@@ -39,6 +40,17 @@ GROUPS = [
         Row("data.views_for_device_over_pil", "the same, colour changes left to the device", better="higher"),
         Row("data.views_images_per_s", "training items of Views per CPU second", "images/s", "higher"),
         Row("data.pil_views_images_per_s", f"the same by {DINO}", "images/s", "higher"),
+    ),
+    Group(
+        "tests.benchmark.tiling:tiling",
+        Row("data.tiling", "kept 256-pixel iSAID tiles per CPU second", "tiles/s", "higher"),
+        Row("data.tiling_over_pil", "tiles/s over plain Pillow and NumPy", better="higher"),
+    ),
+    Group(
+        "tests.benchmark.coco:index_coco",
+        Row("data.index_coco", f"start of {COCO}, from the cached index", "s", bound=5),
+        Row("data.index_coco_memory", "peak memory of that start beside its imports", "MB", bound=500),
+        Row("data.index_coco_first", "the first start, which reads the json and writes the index", "s"),
     ),
     Group(
         "tests.benchmark.data:episodes",

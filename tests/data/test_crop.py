@@ -57,3 +57,16 @@ def test_views_with_negative_strides_and_own_statistics():
     image = np.random.default_rng(3).integers(0, 256, (8, 6, 3)).astype(np.uint8)
     found = Normaliser((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).onto_canvas(image[:, ::-1], whole((8, 6)))
     assert np.allclose(found, (image[:, ::-1].transpose(2, 0, 1) / 255 - 0.5) / 0.25, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(50, 90), (10, 90), (20, 20)])
+def test_a_pixel_that_must_be_kept_is_kept(size):
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(300):
+        keep = int(rng.integers(size[0])), int(rng.integers(size[1]))
+        placement = random_placement(size, 20, rng, keep)
+        assert all(part.start <= point < part.stop for part, point in zip(placement.source, keep, strict=True))
+        assert placement.source[1].stop - placement.source[1].start == min(20, size[1])
+        seen.add(keep[1] - placement.source[1].start)
+    assert len(seen) > 15  # and not always in the middle

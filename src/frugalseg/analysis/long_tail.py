@@ -12,12 +12,14 @@ from frugalseg.run import draft
 
 
 def frequency_rows(found: Frequencies, classes: ClassTable) -> list[dict[str, Any]]:
-    """One row per class, the commonest first: id, class, images, and, with masks, pixels and their
-    percentage of all pixels that are not ignored.
+    """One row per class, the commonest first.
 
     Args:
         found: of the K classes.
         classes: their names.
+
+    Returns:
+        Rows id, class, images, and, with masks, pixels and their percentage of all pixels that are not ignored.
     """
     rows: list[dict[str, Any]] = []
     for class_id in np.argsort(-found.images, kind="stable").tolist():

@@ -26,7 +26,9 @@ class Placement(NamedTuple):
         return rows.start, columns.start, rows.stop, columns.stop
 
 
-def random_placement(size: tuple[int, int], crop: int, rng: np.random.Generator) -> Placement:
+def random_placement(
+    size: tuple[int, int], crop: int, rng: np.random.Generator, keep: tuple[int, int] | None = None
+) -> Placement:
     """Draw a crop x crop window; each axis is drawn by itself.
 
     An axis longer than the crop is cut at a random offset; a shorter one is placed at a random offset.
@@ -35,8 +37,11 @@ def random_placement(size: tuple[int, int], crop: int, rng: np.random.Generator)
         size: (H, W) of the image.
         crop: side S of the canvas.
         rng: source of randomness.
+        keep: row and column of a pixel that must not be cut off.
     """
-    (source_y, target_y), (source_x, target_x) = (_axis(length, crop, rng) for length in size)
+    points = keep or (None, None)
+    axes = [_axis(length, crop, rng, point) for length, point in zip(size, points, strict=True)]
+    (source_y, target_y), (source_x, target_x) = axes
     return Placement((source_y, source_x), (target_y, target_x), (crop, crop))
 
 
@@ -61,8 +66,11 @@ def top_left(size: tuple[int, int], side: int) -> Placement:
     return Placement(both, both, (side, side))
 
 
-def _axis(length: int, crop: int, rng: np.random.Generator) -> tuple[slice, slice]:
-    offset = int(rng.integers(abs(length - crop) + 1))
+def _axis(length: int, crop: int, rng: np.random.Generator, keep: int | None = None) -> tuple[slice, slice]:
+    low, high = 0, abs(length - crop)
+    if length > crop and keep is not None:
+        low, high = max(low, keep - crop + 1), min(high, keep)
+    offset = int(rng.integers(low, high + 1))
     if length > crop:
         return slice(offset, offset + crop), slice(0, crop)
     return slice(0, length), slice(offset, offset + length)

@@ -25,7 +25,7 @@ def demand(recipe: Recipe, role: str, samples: Sequence[Sample], where: str) -> 
             f"{where}: {len(bare)} of {len(samples)} ids have no image-level labels, first {first_five(bare)};"
             " add them (VOC: Annotations/<id>.xml), choose another split, or a recipe without tags"
         )
-    if recipe.needs_tags and role == "train":
+    if recipe.needs_tags and role == "train" and not recipe.allow_empty:
         check_tags(samples, where)
     if recipe.needs_masks and role != "predict" and (bare := [s.id for s in samples if s.mask is None]):
         raise DatasetError(

@@ -34,6 +34,10 @@ class EpisodeTable:
     """
 
     def __init__(self, samples: Sequence[Sample], pairs: Sequence[Pair], classes: Sequence[int], where: str) -> None:
+        if not pairs:
+            raise DatasetError(
+                f"{where}: no few-shot pairs: its lists name no image of these classes; choose another fold"
+            )
         place = {sample.id: index for index, sample in enumerate(samples)}
         kept = [(place[pair.id], pair.class_id) for pair in pairs if pair.id in place]
         if not kept:

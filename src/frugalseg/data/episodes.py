@@ -20,16 +20,16 @@ from frugalseg.data.transforms import Augment
 from frugalseg.errors import ConfigError
 
 Bytes = NDArray[np.uint8]
-_TRIES = 10
 
 
 class Episodes(Recipe):
     """A query and K supports of one class: an `EpisodeBatch`.
 
     Training: class, query and supports are drawn at random, and each image is augmented by itself (PFENet's settings:
-    rescaling, rotation, flips, a random crop). Evaluation: every pair of the fold's list is the query once; its
-    supports are a pure function of `test_seed`, fold and number of the episode. Images are then resized so that their
-    longer side is `size` and padded at the right and at the bottom, which for 256-pixel tiles changes nothing.
+    rescaling, rotation, flips, a random crop that shows the class). Evaluation: every pair of the fold's list is the
+    query once; its supports are a pure function of `test_seed`, fold and number of the episode. Images are then
+    resized so that their longer side is `size` and padded at the right and at the bottom, which for 256-pixel tiles
+    changes nothing.
 
     Args:
         shots: K, number of supports.
@@ -109,10 +109,12 @@ class Episodes(Recipe):
     ) -> tuple[Tensor, Tensor]:
         image, ids = self.augment(*_read(sample, num_classes), rng)
         binary = _binary(cast(Bytes, ids), episode.class_id)
-        for _ in range(_TRIES):  # a crop without the class teaches nothing, and a support without it has no prototype
-            placement = random_placement((image.shape[0], image.shape[1]), self.size, rng)
-            if (binary[placement.source] == 1).any():
-                break
+        size = image.shape[0], image.shape[1]
+        placement = random_placement(size, self.size, rng)
+        # a crop without the class teaches nothing, and a support without it has no prototype
+        if not (binary[placement.source] == 1).any() and len(pixels := np.argwhere(binary == 1)):
+            y, x = pixels[rng.integers(len(pixels))].tolist()
+            placement = random_placement(size, self.size, rng, keep=(y, x))
         return self._placed(image, binary, placement)
 
     def _fitted(self, sample: Sample, episode: Episode, num_classes: int) -> tuple[Tensor, Tensor]:

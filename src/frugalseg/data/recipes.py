@@ -39,6 +39,7 @@ class Recipe(ABC):
         needs_tags: every sample must have image-level labels, in every stage.
         needs_masks: every sample must have a mask, except when predicting.
         trains: there are training items.
+        allow_empty: whether training images may show no class at all, where tags are needed.
         normaliser: how pixels become numbers.
     """
 
@@ -47,6 +48,7 @@ class Recipe(ABC):
     needs_tags = False
     needs_masks = False
     trains = True
+    allow_empty = False
 
     @abstractmethod
     def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
@@ -122,6 +124,7 @@ class Tags(_OneImage):
         crop: side of the training canvas; None takes the whole image (images of one size, or batch size 1).
         long_side: rescale the longer side to a uniform integer lo..hi; None for off.
         flip: probability of a horizontal flip.
+        allow_empty: train also on images that show no class at all, such as 702 of COCO's 82,783.
         mean: channel means on the scale 0..1.
         std: channel standard deviations.
     """
@@ -133,10 +136,12 @@ class Tags(_OneImage):
         crop: int | None = 512,
         long_side: tuple[int, int] | None = None,
         flip: float = 0.0,
+        allow_empty: bool = False,
         mean: Triple = IMAGENET_MEAN,
         std: Triple = IMAGENET_STD,
     ) -> None:
         super().__init__(crop, Augment(long_side=long_side, flip=flip), mean, std)
+        self.allow_empty = allow_empty
 
     def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
         """Make (3, S, S) image, (C,) tags, (4,) box."""

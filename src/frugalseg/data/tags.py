@@ -23,7 +23,7 @@ def check_tags(samples: Sequence[Sample], where: str) -> None:
     if empty := [sample.id for sample in samples if sample.tags == ()]:
         raise DatasetError(
             f"{where}: {len(empty)} of {len(samples)} images show no class at all, first {first_five(empty)}; train on"
-            " a list without them (COCO: train for 2014, train_annotated for 2017)"
+            " a list without them (COCO: train for 2014, train_annotated for 2017), or set recipe.allow_empty"
         )
 
 

@@ -127,18 +127,19 @@ def index(root: str | Path, split: str, masks: Masks | None = None) -> list[Samp
     ]
 
 
-def fold_classes(fold: int) -> tuple[int, ...]:
-    """Class ids that a fold of PASCAL-5i tests.
+def fold_classes(fold: int, foreground: int = 20) -> tuple[int, ...]:
+    """Class ids that a fold of PASCAL-5i tests: 5 fold + 1 to 5 fold + 5.
 
     Args:
         fold: 0 to 3.
+        foreground: C, number of foreground classes; a world with its own has C / 4 in each fold.
 
     Raises:
         ConfigError: another number.
     """
     if fold not in range(FOLDS):
         raise ConfigError(f"data.fold: {fold} is none of the {FOLDS} folds 0 to {FOLDS - 1} of PASCAL-5i")
-    return tuple(range(5 * fold + 1, 5 * fold + 6))
+    return tuple(range(foreground * fold // FOLDS + 1, foreground * (fold + 1) // FOLDS + 1))
 
 
 def pairs(root: str | Path, fold: int, training: bool) -> list[Pair]:
@@ -267,8 +268,12 @@ class VOC(SegmentationData):
     @property
     def fold_classes(self) -> tuple[int, ...]:
         """Class ids that the fold tests: 5 fold + 1 to 5 fold + 5."""
-        return fold_classes(self.fold)
+        return fold_classes(self.fold, self.classes.foreground)
 
     def pairs(self, role: str) -> list[Pair]:
-        """Pairs of PASCAL-5i; see `pairs`."""
-        return pairs(self.root, self.fold, training=role == "train")
+        """Pairs of PASCAL-5i, see `pairs`; where the classes are not VOC's, every image-level label is a pair."""
+        training = role == "train"
+        if self.class_names != NAMES:
+            labels = [Pair(s.id, tag + 1) for s in self.samples(role) for tag in s.tags or ()]
+            return [pair for pair in labels if (pair.class_id in self.fold_classes) != training]
+        return pairs(self.root, self.fold, training)
