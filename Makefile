@@ -77,6 +77,30 @@ runs/%/.settings: FORCE
 	+@mkdir -p $(@D)
 	+@printf '%s\n' "ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS)" | cmp -s - $@ || printf '%s\n' "ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS)" > $@
 
+# ---------------------------------------------------------------- data
+
+# $(1) world, $(2) its folder, $(3) more words of `miniature`
+world = miniature $(1) --root $(2) $(3) +
+# $(1) module, $(2) folder, $(3) recipe, $(4) picture, $(5) more settings
+show = show --data=$(1) --data.init_args.root=$(2) --data.init_args.recipe=$(3) --data.init_args.num_workers=0 --data.init_args.batch_size=4 \
+  --count 4 --columns 2 --out $(MINI_DATA)/pictures/$(4).png $(5)
+MINI_DATA := runs/data-mini
+CROP48 := --data.init_args.recipe.init_args.crop=48
+FEW := --data.init_args.recipe.init_args.size=96 --data.init_args.recipe.init_args.shots=2
+VIEWS := --data.init_args.recipe.init_args.global_size=64 --data.init_args.recipe.init_args.local_size=32 --data.init_args.recipe.init_args.local_views=2
+
+.PHONY: data-mini
+data-mini: $(READY) ## all six benchmarks in miniature: write, prepare, check, count and draw them
+	OMP_NUM_THREADS=1 $(FS) $(call world,voc,$(MINI_DATA)/voc) $(call world,coco,$(MINI_DATA)/coco) $(call world,ade20k,$(MINI_DATA)/ade20k) \
+	  $(call world,cityscapes,$(MINI_DATA)/cityscapes) $(call world,isaid,$(MINI_DATA)/isaid) $(call world,dlrsd,$(MINI_DATA)/dlrsd) \
+	  data prepare coco --root $(MINI_DATA)/coco + data prepare isaid5i --raw $(MINI_DATA)/isaid --root $(MINI_DATA)/isaid5i --tile 96 --step 77 --lists \
+	  $(foreach b,voc coco2014 ade20k cityscapes isaid5i dlrsd,+ data check $(b) --root $(MINI_DATA)/$(patsubst coco2014,coco,$(b)) \
+	    + data stats $(b) --root $(MINI_DATA)/$(patsubst coco2014,coco,$(b)) --out $(MINI_DATA)/stats) \
+	  + $(call show,VOC,$(MINI_DATA)/voc,Tags,voc-tags,$(CROP48)) + $(call show,COCO,$(MINI_DATA)/coco,Segment,coco-segment,$(CROP48)) \
+	  + $(call show,ADE20K,$(MINI_DATA)/ade20k,Views,ade20k-views,$(VIEWS)) + $(call show,Cityscapes,$(MINI_DATA)/cityscapes,Segment,cityscapes-segment,$(CROP48)) \
+	  + $(call show,ISAID5i,$(MINI_DATA)/isaid5i,Episodes,isaid5i-episodes,$(FEW)) + $(call show,DLRSD,$(MINI_DATA)/dlrsd,Episodes,dlrsd-episodes,$(FEW))
+	@echo "pictures: $(MINI_DATA)/pictures, class frequencies: $(MINI_DATA)/stats"
+
 # ---------------------------------------------------------------- SFC on PASCAL VOC
 
 SFC_VOC := sfc-voc$(call dash,$(RUN))

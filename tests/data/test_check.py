@@ -7,6 +7,7 @@ from frugalseg.commands.data import find
 from frugalseg.data.ade20k import ADE20K
 from frugalseg.data.check import check_splits
 from frugalseg.data.recipes import Segment
+from frugalseg.errors import DatasetNotFoundError
 from frugalseg.miniature.ade20k import write_ade20k_world
 from frugalseg.miniature.cityscapes import write_cityscapes_world
 from tests.conftest import REAL
@@ -48,6 +49,14 @@ def test_faults(ade, quick):
     assert "ADE_train_00000003.png: holds colours" in errors
     assert ("ADE_train_00000001.png: value 99 in 9216 pixels" in errors) is not quick
     assert "of 0 of 3 are right" in errors if not quick else "of 1 of 3 are right" in errors
+
+
+def test_splits_that_are_not_there_may_be_meant(ade):
+    findings = check_splits(ADE20K(ade, Segment()), {"train": 4, "test": 3352})
+    assert "test.txt: no such split" in texts(findings, "warn")
+    assert not texts(findings, "error")
+    with pytest.raises(DatasetNotFoundError, match=r"test\.txt"):
+        check_splits(ADE20K(ade, Segment()), {"test": 3352})
 
 
 def test_the_verb(tmp_path, capsys):

@@ -90,7 +90,7 @@ def test_incomplete_and_wrong_root(root):
         DatasetError, match=r"split val is incomplete: labels of 1 frames, first lindau_000000_000019, but no images"
     ):
         index(root, "val")
-    with pytest.raises(DatasetError, match=r"split demo of .*holds no images"):
+    with pytest.raises(DatasetNotFoundError, match=r"leftImg8bit/demo: no such split; there are train, val, test"):
         index(root, "demo")
 
 

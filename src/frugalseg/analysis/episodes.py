@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from frugalseg.analysis.pictures import Picture, captioned, denormalise
+from frugalseg.analysis.pictures import Picture, captioned, denormalise, enlarged
 from frugalseg.batch import IGNORE_INDEX, EpisodeBatch
 from frugalseg.ops.palette import overlay
 
@@ -15,7 +15,7 @@ _FOREGROUND, _IGNORED = (224, 24, 24), (120, 120, 120)
 def episode_pictures(
     batch: EpisodeBatch, names: Sequence[str], mean: Sequence[float], std: Sequence[float]
 ) -> list[Picture]:
-    """One strip per episode: the supports with their masks, then the query without and with its own.
+    """One strip per episode: the supports with their masks, then the query without and with its own (class as caption).
 
     Args:
         batch: episodes.
@@ -26,14 +26,14 @@ def episode_pictures(
     strips = []
     for n, name in enumerate(batch["id"]):
         shown = [
-            captioned(_masked(denormalise(image, mean, std), mask.numpy()), support)
+            captioned(enlarged(_masked(denormalise(image, mean, std), mask.numpy())), support)
             for image, mask, support in zip(
                 batch["support_images"][n], batch["support_masks"][n], batch["support_id"][n], strict=True
             )
         ]
         query = denormalise(batch["query_image"][n], mean, std)
-        title = f"query {name}: {names[int(batch['class_id'][n])]}"
-        shown += [captioned(query, title), captioned(_masked(query, batch["query_mask"][n].numpy()), "truth")]
+        truth = _masked(query, batch["query_mask"][n].numpy())
+        shown += [captioned(enlarged(query), name), captioned(enlarged(truth), names[int(batch["class_id"][n])])]
         gap = np.full((shown[0].shape[0], 3, 3), 255, np.uint8)
         strips.append(np.concatenate([part for picture in shown for part in (picture, gap)][:-1], axis=1))
     return strips

@@ -36,20 +36,24 @@ def check_splits(
         Findings: splits first, then files.
 
     Raises:
-        DatasetNotFoundError: the root is not there.
+        DatasetNotFoundError: the root is not there, or none of the splits.
     """
     findings: list[Finding] = []
     samples: dict[tuple[str, str], Sample] = {}
+    absent: list[DatasetNotFoundError] = []
     for split, count in published.items():
         try:
             found = data.index(split)
-        except DatasetNotFoundError:
-            raise
+        except DatasetNotFoundError as error:
+            absent.append(error)  # a split need not be wanted
+            findings.append(Finding("warn", f"{split}: {error}"))
         except DatasetError as error:
             findings.append(Finding("error", f"{split}: {error}"))
-            continue
-        findings += _counted(split, found, count)
-        samples |= {(sample.id, str(sample.mask)): sample for sample in found}
+        else:
+            findings += _counted(split, found, count)
+            samples |= {(sample.id, str(sample.mask)): sample for sample in found}
+    if len(absent) == len(published):
+        raise absent[0]
     return findings + check_files(list(samples.values()), data.num_classes, quick, progress)
 
 

@@ -12,7 +12,7 @@ from frugalseg.data.folders import Listing, locate, pair_up
 from frugalseg.data.lists import split_ids
 from frugalseg.data.module import SegmentationData
 from frugalseg.data.recipes import Recipe
-from frugalseg.errors import ConfigError, DatasetError
+from frugalseg.errors import ConfigError, DatasetError, DatasetNotFoundError
 
 Labels = Literal["19", "27"]
 
@@ -85,7 +85,7 @@ def index(root: str | Path, split: str, labels: Labels = "19") -> list[Sample]:
         Samples by city and frame, or in the list's order.
 
     Raises:
-        DatasetNotFoundError: root is not there.
+        DatasetNotFoundError: root or split is not there.
         DatasetError: no images, or images on the list are missing.
     """
     root = locate(root, "leftImg8bit", "gtFine", give="the folder that holds leftImg8bit and gtFine")
@@ -97,6 +97,8 @@ def index(root: str | Path, split: str, labels: Labels = "19") -> list[Sample]:
                 f"{root}: split {split} is incomplete: labels of {len(labelled)} frames, first {labelled[0]}, but no"
                 f" images in leftImg8bit/{split}; unpack leftImg8bit_trainvaltest.zip beside gtFine"
             )
+        if not ids and not (root / "leftImg8bit" / split).is_dir():
+            raise DatasetNotFoundError(f"{root}/leftImg8bit/{split}: no such split; there are {', '.join(COUNTS)}")
     folders = dict.fromkeys([split, "train", "val", "test"])
     return pair_up(
         ids,
