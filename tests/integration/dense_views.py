@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from frugalseg.batch import ViewsBatch
 from frugalseg.data.module import SegmentationData
 from frugalseg.ops.geometry import matched_points, sample_at
-from tests.integration.small_nets import SmallNet, score, train, training_batches
+from tests.integration.small_nets import SmallNet, score, train
 
 POINTS = 7
 TEMPERATURE = 0.1
@@ -25,12 +25,19 @@ class Projector(nn.Module):
         return F.normalize(self.layers(x), dim=1)
 
 
-def pixel_loss(net: SmallNet, projector: Projector, batch: ViewsBatch) -> Tensor:
+def pixel_loss(net: SmallNet, projector: Projector, batch: ViewsBatch, mismatched: bool = False) -> Tensor:
     """mevt.md c.5 without a teacher: tell a point of one global view among the points of the other ones.
 
     Points of the same image that lie nearer than an eighth of its longer side are no negatives.
+
+    Args:
+        net: its `body` is trained.
+        projector: as well.
+        batch: global views and their geometry.
+        mismatched: take the second views for mirrored where they are not, and the other way round.
     """
-    views, box, flip = batch["global_views"], batch["box"], batch["flip"]
+    views, box, flip = batch["global_views"], batch["box"], batch["flip"].clone()
+    flip[:, 1] ^= mismatched
     features = [net.body(views[:, view]) for view in (0, 1)]
     offset = torch.rand(len(views), 1, 1, 2)
     *grids, points = matched_points(box[:, 0], flip[:, 0], box[:, 1], flip[:, 1], POINTS, offset)
@@ -46,21 +53,13 @@ def pixel_loss(net: SmallNet, projector: Projector, batch: ViewsBatch) -> Tensor
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def untrained(seed: int, data: SegmentationData) -> SmallNet:
-    """A net whose BatchNorm statistics are those of 20 batches and which has learned nothing."""
-    torch.manual_seed(seed)
-    net = SmallNet(1)
-    with torch.no_grad():
-        for _, batch in zip(range(20), training_batches(data), strict=False):
-            net.body(batch["global_views"][:, 0])
-    return net
-
-
 def probe(net: SmallNet, data: SegmentationData, steps: int, seed: int) -> float:
     """mIoU on the validation split of a linear classifier on frozen, standardised features of stride 4."""
     torch.manual_seed(seed)
     net.eval().requires_grad_(False)
-    linear = nn.Sequential(nn.BatchNorm2d(net.head.in_channels, affine=False), nn.Conv2d(net.head.in_channels, data.num_classes, 1))
+    linear = nn.Sequential(
+        nn.BatchNorm2d(net.head.in_channels, affine=False), nn.Conv2d(net.head.in_channels, data.num_classes, 1)
+    )
 
     def logits(image: Tensor) -> Tensor:
         return F.interpolate(linear(net.body(image)), size=image.shape[-2:], mode="bilinear", align_corners=False)

@@ -37,7 +37,11 @@ class SmallNet(nn.Module):
         super().__init__()
         stem: list[nn.Module] = []
         for inputs, channels in ((3, width // 2), (width // 2, width)):
-            stem += [nn.Conv2d(inputs, channels, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+            stem += [
+                nn.Conv2d(inputs, channels, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+            ]
         self.body = nn.Sequential(*stem, *(Block(width, dilation) for dilation in dilations))
         self.head = nn.Conv2d(width, outputs, 1)
 
@@ -73,8 +77,16 @@ def train(
     return losses
 
 
+@torch.no_grad()
+def untrained(net: SmallNet, images: Iterable[Tensor]) -> SmallNet:
+    """Give a net that has learned nothing the BatchNorm statistics of 20 batches: the control for frozen features."""
+    for image in islice(images, 20):
+        net.train()(image)
+    return net.eval()
+
+
 def segmenter(data: SegmentationData, steps: int, seed: int, shuffled: bool = False) -> SmallNet:
-    """Train a net on masks; `shuffled` gives every image the mask of another one."""
+    """Train a net on masks; `shuffled` gives every image the mask of another one: where things are at large, not what."""
     torch.manual_seed(seed)
     net = SmallNet(data.num_classes)
 
