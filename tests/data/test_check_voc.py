@@ -22,6 +22,7 @@ def test_small_but_sound(voc_root):
     assert "test: 1,456 ids as published, packaged list" in texts(findings, "ok")
     assert "packaged labels: class counts of trainaug are the published ones" in texts(findings, "ok")
     assert "mode, size and ids of 17 of 17 are right" in texts(findings, "ok")
+    assert "0 of 7 masks have the usual pixels per class; others are " in texts(findings, "warn")  # they are noise
     assert seen == [(done, 17) for done in range(1, 18)]
 
 

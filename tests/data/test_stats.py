@@ -8,7 +8,7 @@ from PIL import Image
 from frugalseg.analysis.long_tail import draw_long_tail, frequency_rows
 from frugalseg.cli import main
 from frugalseg.data.base import ClassTable, Sample, count_tags
-from frugalseg.data.lists import packaged, read_ids, read_labels
+from frugalseg.data.lists import read_histograms, read_ids, read_labels
 from frugalseg.data.stats import class_frequencies
 from frugalseg.data.voc import CLASS_COUNTS, NAMES, index
 from frugalseg.errors import DatasetError
@@ -87,10 +87,7 @@ def test_class_counts_of_the_shipped_voc_labels_equal_the_published_table():
     line = next(line for line in FACTS.read_text().splitlines() if line.startswith("aeroplane 88/590/90"))
     table = re.findall(r"(\w+) (\d+)/(\d+)/(\d+) ([\d.]+) ([\d.]+)", line)
     assert [row[0] for row in table] == list(NAMES[1:])
-    with (packaged() / "voc12" / "mask_pixel_hist_voc12aug.npz").open("rb") as stream, np.load(stream) as arrays:
-        histogram = dict(
-            zip((name.decode() for name in arrays["ids"].tolist()), arrays["hist"].astype(np.int64), strict=True)
-        )
+    histogram = {name: row.astype(np.int64) for name, row in read_histograms().items()}
     labels = read_labels("voc12")
     for column, split in ((1, "train"), (2, "trainaug"), (3, "val")):
         samples = [Sample(name, FACTS, None, labels[name]) for name in read_ids("voc12", split)]

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from frugalseg.data.base import Sample, first_five
@@ -74,7 +76,11 @@ def _counted(split: str, found: Sequence[Sample], published: int) -> list[Findin
 
 
 def check_files(
-    samples: Sequence[Sample], num_classes: int, quick: bool = False, progress: Progress | None = None
+    samples: Sequence[Sample],
+    num_classes: int,
+    quick: bool = False,
+    progress: Progress | None = None,
+    look: Callable[[Sample, NDArray[np.uint8]], None] | None = None,
 ) -> list[Finding]:
     """Check masks against their images: mode, size and, unless `quick`, values.
 
@@ -83,12 +89,15 @@ def check_files(
         num_classes: K, with the background.
         quick: read headers only.
         progress: called with (files done, files in all).
+        look: called with every mask that was read, for further checks.
     """
     masked = [sample for sample in samples if sample.mask is not None]
     errors: list[Finding] = []
     for done, sample in enumerate(masked, 1):
         try:
-            _check_file(sample, num_classes, quick)
+            ids = _check_file(sample, num_classes, quick)
+            if look and ids is not None:
+                look(sample, ids)
         except (ImageError, MaskError) as error:
             errors.append(Finding("error", str(error)))
         if progress:
@@ -98,13 +107,13 @@ def check_files(
     return [*errors, Finding("error" if errors else "ok", f"masks: {what} of {good:,} of {len(masked):,} are right")]
 
 
-def _check_file(sample: Sample, num_classes: int, quick: bool) -> None:
+def _check_file(sample: Sample, num_classes: int, quick: bool) -> NDArray[np.uint8] | None:
+    """Class ids of the sample's mask, unless only headers are read."""
     if sample.mask is None:
-        return
+        return None
     size = image_size(sample.image)
     if not quick:
-        read_mask(sample.mask, num_classes, size, sample.image, sample.code)
-        return
+        return read_mask(sample.mask, num_classes, size, sample.image, sample.code)
     mask_size = image_size(sample.mask)
     slack = sample.code.slack if sample.code else 0
     if sample.code is None or sample.code.colours is None:
@@ -112,3 +121,4 @@ def _check_file(sample: Sample, num_classes: int, quick: bool) -> None:
             check_mode(sample.mask, opened.mode)
     if max(abs(a - b) for a, b in zip(mask_size, size, strict=True)) > slack:
         check_size(sample.mask, mask_size, sample.image, size)
+    return None

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from frugalseg.data.base import Sample, count_tags, first_five
 from frugalseg.data.check import Finding, Level, Progress, check_files
-from frugalseg.data.lists import read_ids, read_labels
+from frugalseg.data.lists import read_histograms, read_ids, read_labels
 from frugalseg.data.voc import CLASS_COUNTS, COUNTS, class_table, locate, mask_folder, split_ids
 from frugalseg.errors import DatasetError
 
@@ -34,7 +35,36 @@ def check_voc(root: str | Path, quick: bool = False, progress: Progress | None =
         if ids and split != "test":
             pairs |= _masks(root, split, ids, findings)
     findings.append(_labels())
-    return findings + check_files(list(pairs.values()), class_table(root).num_classes, quick, progress)
+    usual = _Usual()
+    findings += check_files(list(pairs.values()), class_table(root).num_classes, quick, progress, usual.look)
+    return findings + usual.findings()
+
+
+class _Usual:
+    """Compares masks of SegmentationClassAug with the distribution that everybody uses, by their pixels per class."""
+
+    def __init__(self) -> None:
+        self.known = read_histograms()
+        self.equal, self.others = 0, list[str]()
+
+    def look(self, sample: Sample, ids: NDArray[np.uint8]) -> None:
+        """Count one mask."""
+        if sample.mask is None or sample.mask.parent.name != "SegmentationClassAug" or sample.id not in self.known:
+            return
+        counts = np.bincount(ids.ravel(), minlength=256)
+        if np.array_equal(np.append(counts[:21], counts[255]), self.known[sample.id]):
+            self.equal += 1
+        else:
+            self.others.append(sample.id)
+
+    def findings(self) -> list[Finding]:
+        """What came of it."""
+        if not self.equal and not self.others:
+            return []
+        count = f"{self.equal:,} of {self.equal + len(self.others):,} masks have the usual pixels per class"
+        if not self.others:
+            return [Finding("ok", f"SegmentationClassAug: {count}")]
+        return [Finding("warn", f"SegmentationClassAug: {count}; others are {first_five(self.others)}")]
 
 
 def _names(folder: Path) -> set[str]:

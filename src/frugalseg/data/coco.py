@@ -103,6 +103,13 @@ class COCO(SegmentationData):
         """List the samples of a split; see `index`."""
         return index(self.root, split, self.year, self.labels, self.tags)
 
+    def masks_from(self) -> str:
+        """Masks of instances are made once; COCO-Stuff's are an archive."""
+        if self.labels != "instances":
+            return "unpack stuffthingmaps_trainval2017.zip in stuffthingmaps"
+        folders = f"train{self.year} val{self.year}"
+        return f"make them: frugalseg data prepare coco --root {self.root} --folders {folders}"
+
     @property
     def fold_classes(self) -> tuple[int, ...]:
         """Class ids that the fold tests."""

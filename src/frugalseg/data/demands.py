@@ -8,7 +8,7 @@ from frugalseg.data.tags import check_tags
 from frugalseg.errors import DatasetError
 
 
-def demand(recipe: Recipe, role: str, samples: Sequence[Sample], where: str) -> None:
+def demand(recipe: Recipe, role: str, samples: Sequence[Sample], where: str, mend: str) -> None:
     """Refuse a split that lacks what the recipe needs, before the first batch.
 
     Args:
@@ -16,6 +16,7 @@ def demand(recipe: Recipe, role: str, samples: Sequence[Sample], where: str) -> 
         role: "train", "val", "test" or "predict"; prediction needs no masks.
         samples: the split.
         where: the split and the folder, for messages.
+        mend: how one comes by masks, for messages.
 
     Raises:
         DatasetError: image-level labels or masks are missing, or training images show no class at all.
@@ -30,5 +31,5 @@ def demand(recipe: Recipe, role: str, samples: Sequence[Sample], where: str) -> 
     if recipe.needs_masks and role != "predict" and (bare := [s.id for s in samples if s.mask is None]):
         raise DatasetError(
             f"{where}: {len(bare)} of {len(samples)} ids have no mask, first {first_five(bare)};"
-            " add the masks, set data.masks or data.pseudo_labels, or choose another split"
+            f" {mend}, set data.pseudo_labels, or choose another split"
         )

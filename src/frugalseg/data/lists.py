@@ -11,6 +11,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 
 from frugalseg.data.base import Pair
 from frugalseg.errors import DatasetError, DatasetNotFoundError
@@ -190,3 +191,13 @@ def read_labels(benchmark: str) -> dict[str, tuple[int, ...]]:
     for row, column in zip(*(axis.tolist() for axis in labels.nonzero()), strict=True):
         rows[row].append(column)
     return {name.decode(): tuple(row) for name, row in zip(ids.tolist(), rows, strict=True)}
+
+
+def read_histograms() -> dict[str, NDArray[np.uint32]]:
+    """Read the pixels per class of the 12,031 masks of SegmentationClassAug.
+
+    Returns:
+        id -> (22,) uint32: classes 0 to 20, then void.
+    """
+    with (packaged() / "voc12" / "mask_pixel_hist_voc12aug.npz").open("rb") as stream, np.load(stream) as arrays:
+        return {name.decode(): row for name, row in zip(arrays["ids"].tolist(), arrays["hist"], strict=True)}

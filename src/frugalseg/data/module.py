@@ -107,6 +107,10 @@ class SegmentationData(LightningDataModule, ABC):
             DatasetError: images are missing, or the split is empty.
         """
 
+    def masks_from(self) -> str:
+        """How one comes by masks that are missing, for messages."""
+        return "add the masks"
+
     fold = 0
     """Number of the few-shot fold whose classes are tested; benchmarks with folds set it."""
 
@@ -180,7 +184,7 @@ class SegmentationData(LightningDataModule, ABC):
             found = self.index(self.splits[role])[: self.limit]
             if role == "train" and self.pseudo_labels is not None:
                 found = PseudoLabels(self.pseudo_labels).over(found)
-            demand(recipe, role, found, f"split {self.splits[role]} of {self.root}")
+            demand(recipe, role, found, f"split {self.splits[role]} of {self.root}", self.masks_from())
             self._samples[role] = found
         return self._samples[role]
 

@@ -110,7 +110,8 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     ),
     "dlrsd": (
         Source(
-            "http://weegee.vision.ucmerced.edu/datasets/UCMerced_LandUse.zip",
+            # torchgeo's mirror of the original archive, whose own server answers now and then
+            "https://hf.co/datasets/torchgeo/ucmerced/resolve/7c5ef3454d9b1cccfa7ccde0c01fc8f00a45909a/UCMerced_LandUse.zip",
             "UCMerced_LandUse.zip",
             "sha256:06c539ef28703a58fb07bd2837991ac7c48b813b00bb12ac197efd813a18daeb",
             332_468_434,

@@ -265,6 +265,10 @@ class VOC(SegmentationData):
         """List the samples of a split; see `index`."""
         return index(self.root, split, self.masks)
 
+    def masks_from(self) -> str:
+        """SBD's masks are converted."""
+        return "add the masks (SegmentationClassAug: frugalseg data prepare sbd), set data.masks"
+
     @property
     def fold_classes(self) -> tuple[int, ...]:
         """Class ids that the fold tests: 5 fold + 1 to 5 fold + 5."""
