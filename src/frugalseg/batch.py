@@ -4,11 +4,15 @@ Letters used all over the package: N images, C foreground classes, K = C + 1 cha
 background first, H x W pixels, h x w cells of a feature map.
 """
 
-from typing import NotRequired, Protocol, TypedDict, runtime_checkable
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # torch takes seconds and half a gigabyte, and those who list files need only IGNORE_INDEX
+    from torch import Tensor
 
 IGNORE_INDEX = 255
 """Mask value that no metric and no loss looks at."""

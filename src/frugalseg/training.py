@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.core import LightningDataModule, LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 
+import frugalseg.commands.benchmarks  # noqa: F401 - makes the data modules known by their short names
 from frugalseg.callbacks import LineProgress, RandomState
 from frugalseg.callbacks.loggers import csv_logger, wandb_logger
 from frugalseg.callbacks.provenance import Provenance, describe

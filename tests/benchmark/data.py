@@ -76,13 +76,14 @@ def segment_over_pil(quick: bool) -> dict[str, Measured]:
         paths, note = find_images(Path(folder), 4 if quick else 200)
         samples = [Sample(path.stem, path, mask_of(path, Path(folder)), None) for path in paths]
         recipe = Segment(crop=CROP, scale=(0.5, 1.5), flip=0.5)
-        draw = np.random.default_rng(0)
 
         def ours() -> None:
             for number, sample in enumerate(samples):
                 recipe.train_item(sample, CLASSES, draw_rng(0, number))
 
         def pil() -> None:
+            draw = np.random.default_rng(0)
+            torch.manual_seed(0)
             for sample in samples:
                 plain_segment(sample, draw)
 

@@ -8,9 +8,11 @@ from tests.benchmark.measure import Group, Row
 
 SIZES = "forward and backward, N=2, K=21, D=768, 32x32"
 PIL = "Pillow and torchvision (RandomCrop with padding, ToTensor, Normalize)"
-SCALED = "Pillow and torchvision (resize, flip, pad, crop, ToTensor, Normalize)"
+SCALED = "Pillow and torchvision (antialiased bicubic resize, flip, pad, crop, ToTensor, Normalize)"
 DINO = "Pillow and torchvision (crops, flip, jitter, grey, blur, solarise, ToTensor, Normalize)"
 COCO = "an index of COCO 2014's size (82,081 of 82,783 images, 600,000 annotations, generated)"
+SHOT = "Pillow and torchvision (resize, rotate, flips, pad, crop, ToTensor, Normalize)"
+PLAIN = "Pillow and torchvision (resize, ToTensor, Normalize, flip)"
 STEP = "SFC step, ResNet-50, 21 classes, 2 fresh + 4 bank images of 256x256, two scales, clipping and SGD"
 
 GROUPS = [
@@ -42,14 +44,40 @@ GROUPS = [
         Row("data.pil_views_images_per_s", f"the same by {DINO}", "images/s", "higher"),
     ),
     Group(
+        "tests.benchmark.recipes:episodes_over_pil",
+        Row("data.episodes_over_pil", f"images/s of 1-shot Episodes(size=256), training, over {SHOT}", better="higher"),
+        Row("data.episodes_images_per_s", "images of training episodes per CPU second", "images/s", "higher"),
+    ),
+    Group(
+        "tests.benchmark.recipes:multiscale_over_pil",
+        Row(
+            "data.multiscale_over_pil", f"images/s of MultiScale, four scales and mirror, over {PLAIN}", better="higher"
+        ),
+        Row(
+            "data.multiscale_images_per_s",
+            "images at four scales, with mirror images, per CPU second",
+            "images/s",
+            "higher",
+        ),
+    ),
+    Group(
         "tests.benchmark.tiling:tiling",
         Row("data.tiling", "kept 256-pixel iSAID tiles per CPU second", "tiles/s", "higher"),
-        Row("data.tiling_over_pil", "tiles/s over plain Pillow and NumPy", better="higher"),
+        Row(
+            "data.tiling_over_pil",
+            "tiles/s (PNG level 2) over plain Pillow and NumPy (its default, 6)",
+            better="higher",
+        ),
     ),
     Group(
         "tests.benchmark.coco:index_coco",
         Row("data.index_coco", f"start of {COCO}, from the cached index", "s", bound=5),
-        Row("data.index_coco_memory", "peak memory of that start beside its imports", "MB", bound=500),
+        Row(
+            "data.index_coco_memory",
+            "peak memory of that process; the data module adds Lightning's 800",
+            "MB",
+            bound=500,
+        ),
         Row("data.index_coco_first", "the first start, which reads the json and writes the index", "s"),
     ),
     Group(

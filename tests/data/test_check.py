@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from frugalseg.cli import main
-from frugalseg.commands.data import find
+from frugalseg.commands.benchmarks import BENCHMARKS
+from frugalseg.commands.data import NAMES
 from frugalseg.data.ade20k import ADE20K
 from frugalseg.data.check import check_splits
 from frugalseg.data.recipes import Segment
@@ -73,6 +74,10 @@ def test_the_verb(tmp_path, capsys):
 @pytest.mark.real
 @pytest.mark.skipif(not (REAL / "cityscapes").is_dir(), reason=f"no genuine samples at {REAL}; set FRUGALSEG_REAL_DATA")
 def test_genuine_labels_without_images_are_reported():
-    findings = find("cityscapes", REAL / "cityscapes")
+    findings = BENCHMARKS["cityscapes"].findings(REAL / "cityscapes")
     assert "split val is incomplete: labels of 1 frames" in texts(findings, "error")
     assert "mode, size and ids of 2 of 2 are right" in texts(findings, "ok")
+
+
+def test_the_verbs_know_every_benchmark():
+    assert list(NAMES) == list(BENCHMARKS)

@@ -234,8 +234,8 @@ def test_pairs_of_own_classes(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"year": 2015}, r"data\.year 2015"),
-        ({"fold": 4}, r"data\.fold 4"),
+        ({"year": 2015}, r"data\.year: 2015"),
+        ({"fold": 4}, r"data\.fold: 4"),
         ({"labels": "stuff27"}, r"needs data\.year 2017"),
         ({"labels": "stuff27", "year": 2017, "tags": "x.npz"}, r"takes no data\.tags"),
     ],

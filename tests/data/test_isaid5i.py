@@ -177,13 +177,39 @@ def test_pairs_on_disk_win(root):
         *(Pair(n, 1 + i) for i, n in enumerate(TRAIN)),
         *(Pair(n, 6 + i) for i, n in enumerate(TRAIN)),
     ]
-    assert pairs(root, "train", 2, "P2") == pairs(root, "train", 2)
     assert pairs(root, "train", 0, "P2") == []  # every tile shows the fold
     (root / "val/val_list/split0_val.txt").write_text(f"{VAL[0]}_instance_color_RGB.png_06")
     with pytest.raises(
         DatasetError, match=r"split0_val.txt: names class 6 for P0001_0_256_0_256, but fold 0 has \(1, 2"
     ):
         pairs(root, "val", 0, novel=True)
+
+
+def write_lists(root, found):
+    """SDM's lists of {(split, fold): pairs}."""
+    for (split, fold), listed in found.items():
+        path = root / split / f"{split}_list" / f"split{fold}_{split}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(f"{pair.id}_instance_color_RGB.png_{pair.class_id:02}" for pair in listed))
+
+
+def test_p2_is_the_same_with_the_lists_of_the_release_on_disk(tmp_path):
+    """SDM's archive brings P1's lists; P2 must not take them for its own."""
+    folds = [(split, fold) for split in ("train", "val") for fold in range(3)]
+    write_lists(tmp_path, {key: pairs("nowhere", *key, novel=True) for key in folds})
+    for split, fold in folds:
+        for novel in (False, True):
+            on_disk = pairs(tmp_path, split, fold, "P2", novel)
+            assert Counter(on_disk) == Counter(pairs("nowhere", split, fold, "P2", novel))
+    for fold, tiles in enumerate((2752, 2024, 3122)):  # dsmf.md 5.3
+        assert len({pair.id for pair in pairs(tmp_path, "val", fold, "P2", novel=True)}) == tiles
+
+
+def test_p2_of_other_tiles_leaves_the_size_rule_out_and_says_so(tmp_path, caplog):
+    own = {("train", f): [Pair(f"P0001_0_96_{n}_{n + 96}", 5 * f + 1) for n in range(2)] for f in range(3)}
+    write_lists(tmp_path, {**own, ("train", 2): [Pair("P0001_0_96_5_101", 11)]})
+    assert pairs(tmp_path, "train", 2, "P2") == own["train", 0] + own["train", 1]
+    assert "P2's rule of 2048 pixels is not applied" in caplog.text
 
 
 def test_wrong_roots(root, tmp_path):
@@ -206,7 +232,7 @@ def test_module(root):
     assert [pair.class_id for pair in data.pairs("train")] == [1, 2, 3]
     assert data.pairs("val") == data.pairs("test") == [Pair(VAL[0], 6), Pair(VAL[1], 7)]
     assert [sample.id for sample in data.samples("val")] == VAL
-    with pytest.raises(ConfigError, match=r"data.fold is 3"):
+    with pytest.raises(ConfigError, match=r"data.fold: 3 is none of the 3 folds"):
         ISAID5i(root, Episodes(), fold=3)
     with pytest.raises(ConfigError, match="P3"):
         pairs(root, "val", 0, "P3")

@@ -13,7 +13,7 @@ from frugalseg.ops.confusion import confusion_matrix
 from frugalseg.ops.prototypes import cosine_map, masked_average_pool
 from tests.integration.small_nets import SmallNet, train
 
-THRESHOLDS = torch.linspace(-0.5, 0.95, 30).tolist()
+THRESHOLDS = torch.linspace(-0.2, 0.95, 24).tolist()
 
 
 class Answer(NamedTuple):

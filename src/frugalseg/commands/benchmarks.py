@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from frugalseg.data import ade20k, cityscapes, coco, dlrsd, isaid5i, voc
+from frugalseg.data import ade20k, cityscapes, coco, dlrsd, isaid5i, views, voc  # noqa: F401 - `Views` becomes known
+from frugalseg.data.check import Finding, Progress, check_splits
+from frugalseg.data.check_voc import check_voc
 from frugalseg.data.module import SegmentationData
 from frugalseg.data.recipes import Segment
-from frugalseg.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -17,32 +18,52 @@ class Benchmark:
     Attributes:
         make: root -> its data module.
         published: split -> number of images.
+        notes: root -> findings that only this benchmark has.
+        check: (root, quick, progress) -> findings, in place of the check that all others share.
     """
 
     make: Callable[[Path], SegmentationData]
     published: Mapping[str, int]
+    notes: Callable[[Path], list[Finding]] = lambda _: []
+    check: Callable[[Path, bool, Progress | None], list[Finding]] | None = None
+
+    def findings(self, root: Path, quick: bool = False, progress: Progress | None = None) -> list[Finding]:
+        """Check a folder.
+
+        Args:
+            root: the benchmark's folder.
+            quick: read headers only.
+            progress: called with (files done, files in all).
+
+        Raises:
+            DatasetNotFoundError: root is not there.
+        """
+        if self.check:
+            return self.check(root, quick, progress)
+        return check_splits(self.make(root), self.published, quick, progress) + self.notes(root)
+
+
+def _unpaired(root: Path) -> list[Finding]:
+    return [Finding("error", what) for what in cityscapes.unpaired(root)]
+
+
+def _odd(root: Path) -> list[Finding]:
+    odd = dlrsd.odd_sizes(root)
+    sizes = ", ".join(f"{len(ids)} of {h}x{w}" for (h, w), ids in sorted(odd.items()))
+    return [Finding("warn", f"images that are not 256x256 (HxW): {sizes}; recipes pad or crop them")] if odd else []
 
 
 BENCHMARKS: dict[str, Benchmark] = {
-    "voc": Benchmark(lambda root: voc.VOC(root, Segment()), voc.COUNTS),
+    "voc": Benchmark(lambda root: voc.VOC(root, Segment()), voc.COUNTS, check=check_voc),
     "coco2014": Benchmark(lambda root: coco.COCO(root, Segment(), year=2014), coco.COUNTS[2014]),
     "coco2017": Benchmark(lambda root: coco.COCO(root, Segment(), year=2017), coco.COUNTS[2017]),
     "coco-stuff": Benchmark(lambda root: coco.COCO(root, Segment(), year=2017, labels="stuff171"), coco.COUNTS[2017]),
     "coco-stuff27": Benchmark(lambda root: coco.COCO(root, Segment(), year=2017, labels="stuff27"), coco.COUNTS[2017]),
     "ade20k": Benchmark(lambda root: ade20k.ADE20K(root, Segment()), ade20k.COUNTS),
-    "cityscapes": Benchmark(lambda root: cityscapes.Cityscapes(root, Segment()), cityscapes.COUNTS),
-    "cityscapes27": Benchmark(lambda root: cityscapes.Cityscapes(root, Segment(), labels="27"), cityscapes.COUNTS),
+    "cityscapes": Benchmark(lambda root: cityscapes.Cityscapes(root, Segment()), cityscapes.COUNTS, _unpaired),
+    "cityscapes27": Benchmark(
+        lambda root: cityscapes.Cityscapes(root, Segment(), labels="27"), cityscapes.COUNTS, _unpaired
+    ),
     "isaid5i": Benchmark(lambda root: isaid5i.ISAID5i(root, Segment()), isaid5i.COUNTS),
-    "dlrsd": Benchmark(lambda root: dlrsd.DLRSD(root, Segment()), dlrsd.COUNTS),
+    "dlrsd": Benchmark(lambda root: dlrsd.DLRSD(root, Segment()), dlrsd.COUNTS, _odd),
 }
-
-
-def benchmark(name: str) -> Benchmark:
-    """A benchmark by name.
-
-    Raises:
-        ConfigError: no such name.
-    """
-    if name not in BENCHMARKS:
-        raise ConfigError(f"no such benchmark: {name!r}; there are {', '.join(BENCHMARKS)}")
-    return BENCHMARKS[name]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from frugalseg.commands.progress import counter
-from frugalseg.data import coco_masks, sbd, tiling
 
 
 def add_parser(actions: Any) -> None:
@@ -32,6 +31,8 @@ def add_parser(actions: Any) -> None:
 
 def run_prepare(options: argparse.Namespace) -> int:
     """Run one conversion."""
+    from frugalseg.data import coco_masks, sbd, tiling  # they import Lightning, for which `data get` need not wait
+
     progress = counter(f"prepare {options.what}")
     if options.what == "sbd":
         count = sbd.convert(options.sbd, options.root, options.workers, progress)

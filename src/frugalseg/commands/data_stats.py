@@ -3,23 +3,21 @@
 import argparse
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from frugalseg.analysis.long_tail import draw_long_tail, frequency_rows
-from frugalseg.commands.benchmarks import BENCHMARKS, benchmark
 from frugalseg.commands.progress import counter
-from frugalseg.data.stats import class_frequencies
 from frugalseg.run import write_text
 
 
-def add_parser(actions: Any) -> None:
-    """Add `stats` to the actions of `frugalseg data`."""
+def add_parser(actions: Any, names: Sequence[str]) -> None:
+    """Add `stats` to the actions of `frugalseg data`; `names` are those of the benchmarks."""
     stats = actions.add_parser("stats", help="images and pixels per class; draws the long tail")
-    stats.add_argument("benchmark", choices=list(BENCHMARKS))
+    stats.add_argument("benchmark", choices=names)
     stats.add_argument("--root", type=Path, required=True)
     stats.add_argument("--split", default="train")
     stats.add_argument("--out", type=Path, default=Path("runs/stats"), help="folder for <benchmark>-<split>.{csv,png}")
@@ -28,7 +26,11 @@ def add_parser(actions: Any) -> None:
 
 def run_stats(options: argparse.Namespace) -> int:
     """Print the table; write it as CSV and the long tail as PNG."""
-    data = benchmark(options.benchmark).make(options.root)
+    from frugalseg.analysis.long_tail import draw_long_tail, frequency_rows
+    from frugalseg.commands.benchmarks import BENCHMARKS
+    from frugalseg.data.stats import class_frequencies
+
+    data = BENCHMARKS[options.benchmark].make(options.root)
     samples = data.index(options.split)
     found = class_frequencies(samples, data.classes, options.workers, counter("stats"))
     rows = frequency_rows(found, data.classes)

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+import frugalseg.commands.benchmarks  # noqa: F401 - makes the data modules known by their short names
 from frugalseg.analysis.episodes import episode_pictures
 from frugalseg.analysis.pictures import Picture, batch_pictures, grid, save_png
 from frugalseg.analysis.views import views_pictures

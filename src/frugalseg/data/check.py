@@ -1,6 +1,8 @@
 """Checks of a data set on disk against what was published."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -8,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from frugalseg.data.base import Sample, first_five
-from frugalseg.data.io import check_mode, check_size, image_size, read_mask
+from frugalseg.data.io import check_mode, check_size, image_size, read_image, read_mask
 from frugalseg.data.module import SegmentationData
+from frugalseg.data.parallel import each
 from frugalseg.errors import DatasetError, DatasetNotFoundError, ImageError, MaskError
 
 Level = Literal["ok", "warn", "error"]
@@ -80,45 +83,58 @@ def check_files(
     num_classes: int,
     quick: bool = False,
     progress: Progress | None = None,
-    look: Callable[[Sample, NDArray[np.uint8]], None] | None = None,
+    look: Callable[[Sample, NDArray[np.int64]], None] | None = None,
 ) -> list[Finding]:
-    """Check masks against their images: mode, size and, unless `quick`, values.
+    """Check that images can be decoded, and masks against their images: mode, size and values; on all cores.
 
     Args:
-        samples: those without mask are skipped.
+        samples: with or without mask.
         num_classes: K, with the background.
-        quick: read headers only.
-        progress: called with (files done, files in all).
-        look: called with every mask that was read, for further checks.
+        quick: read headers only, so that neither pixels nor values are looked at.
+        progress: called with (samples done, samples in all).
+        look: called with every sample whose mask was read, and (256,) pixels per class id.
     """
-    masked = [sample for sample in samples if sample.mask is not None]
-    errors: list[Finding] = []
-    for done, sample in enumerate(masked, 1):
-        try:
-            ids = _check_file(sample, num_classes, quick)
-            if look and ids is not None:
-                look(sample, ids)
-        except (ImageError, MaskError) as error:
-            errors.append(Finding("error", str(error)))
-        if progress:
-            progress(done, len(masked))
-    what = "mode and size" if quick else "mode, size and ids"
-    good = len(masked) - len(errors)
-    return [*errors, Finding("error" if errors else "ok", f"masks: {what} of {good:,} of {len(masked):,} are right")]
+    workers = None if len(samples) > 64 else 1  # processes take longer to start than a few files to read
+    seen = each(partial(_inspect, num_classes, quick), samples, workers, progress)
+    findings = []
+    for sample, (error, counts) in zip(samples, seen, strict=True):
+        if error:
+            findings.append(Finding("error", error))
+        if look and counts is not None:
+            look(sample, counts)
+    masks = sum(sample.mask is not None for sample in samples)
+    wrong = sum(bool(error) and sample.mask is not None for sample, (error, _) in zip(samples, seen, strict=True))
+    if masks:
+        what = f"{'mode and size' if quick else 'mode, size and ids'} of {masks - wrong:,} of {masks:,} are right"
+        findings.append(Finding("error" if wrong else "ok", f"masks: {what}"))
+    if bare := len(samples) - masks:
+        bad = len([error for error, _ in seen if error]) - wrong
+        what = f"{bare - bad:,} of {bare:,} images without mask can be {'opened' if quick else 'decoded'}"
+        findings.append(Finding("error" if bad else "ok", what))
+    return findings
 
 
-def _check_file(sample: Sample, num_classes: int, quick: bool) -> NDArray[np.uint8] | None:
-    """Class ids of the sample's mask, unless only headers are read."""
-    if sample.mask is None:
-        return None
-    size = image_size(sample.image)
-    if not quick:
-        return read_mask(sample.mask, num_classes, size, sample.image, sample.code)
-    mask_size = image_size(sample.mask)
-    slack = sample.code.slack if sample.code else 0
+def _inspect(num_classes: int, quick: bool, sample: Sample) -> tuple[str | None, NDArray[np.int64] | None]:
+    """What is wrong with a sample, and the pixels per class id of its mask where that was read."""
+    try:
+        if quick:
+            size = image_size(sample.image)
+            if sample.mask is not None:
+                _check_header(sample, sample.mask, size)
+            return None, None
+        height, width, _ = read_image(sample.image).shape
+        if sample.mask is None:
+            return None, None
+        ids = read_mask(sample.mask, num_classes, (height, width), sample.image, sample.code)
+    except (ImageError, MaskError) as error:
+        return str(error), None
+    return None, np.bincount(ids.ravel(), minlength=256)
+
+
+def _check_header(sample: Sample, mask: Path, size: tuple[int, int]) -> None:
     if sample.code is None or sample.code.colours is None:
-        with Image.open(sample.mask) as opened:
-            check_mode(sample.mask, opened.mode)
-    if max(abs(a - b) for a, b in zip(mask_size, size, strict=True)) > slack:
-        check_size(sample.mask, mask_size, sample.image, size)
-    return None
+        with Image.open(mask) as opened:
+            check_mode(mask, opened.mode)
+    found, slack = image_size(mask), sample.code.slack if sample.code else 0
+    if max(abs(a - b) for a, b in zip(found, size, strict=True)) > slack:
+        check_size(mask, found, sample.image, size)

@@ -27,7 +27,12 @@ def fold_classes(fold: int, classes: int = len(NAMES)) -> tuple[int, ...]:
     Args:
         fold: 0 to 3.
         classes: C, number of foreground classes.
+
+    Raises:
+        ConfigError: there is no such fold.
     """
+    if fold not in range(FOLDS):
+        raise ConfigError(f"data.fold: {fold} is none of the {FOLDS} folds 0 to {FOLDS - 1} of COCO-20i")
     return tuple(range(fold + 1, classes + 1, FOLDS))
 
 
@@ -57,7 +62,8 @@ class COCO(SegmentationData):
       `annotations/train2017/...` (mmseg), mode L, value = label id - 1, 255 unlabeled.
     - **Classes**: 80 and the background, by rank of the category id; a json with other categories brings its own.
       COCO-Stuff has no background: 171, the 27 super-categories, or their 12 of things or 15 of stuff alone.
-    - **Image-level labels**: every category annotated in the image, crowds too; a tail of 757:1 (person to hair drier).
+    - **Image-level labels**: every category annotated in the image, crowds too; a long tail (person to hair drier 757:1
+      in HSNet's lists, which leave small objects out).
     - **COCO-20i**: fold k tests classes k + 1 + 4v; the pairs are HSNet's, of 2014, without images that show little of
       a class.
     - **Licence**: annotations CC BY 4.0; the images are under Flickr's terms.
@@ -88,8 +94,9 @@ class COCO(SegmentationData):
         tags: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
-        if year not in COUNTS or fold not in range(FOLDS):
-            raise ConfigError(f"data.year {year}, data.fold {fold}: years are 2014 and 2017, folds 0 to {FOLDS - 1}")
+        fold_classes(fold)
+        if year not in COUNTS:
+            raise ConfigError(f"data.year: {year} is neither 2014 nor 2017")
         if labels != "instances" and (year != 2017 or tags is not None):
             raise ConfigError(f"data.labels {labels}: COCO-Stuff needs data.year 2017 and takes no data.tags")
         self.year, self.labels, self.fold, self.tags = year, labels, int(fold), tags
@@ -102,6 +109,12 @@ class COCO(SegmentationData):
     def index(self, split: str) -> list[Sample]:
         """List the samples of a split; see `index`."""
         return index(self.root, split, self.year, self.labels, self.tags)
+
+    def tags_from(self) -> str:
+        """The instances json has them."""
+        if self.labels != "instances":
+            return "COCO-Stuff has none: set data.labels to instances"
+        return f"unpack annotations_trainval{self.year}.zip in {self.root}, or set data.tags"
 
     def masks_from(self) -> str:
         """Masks of instances are made once; COCO-Stuff's are an archive."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from frugalseg.data import folders
 from frugalseg.data.base import ClassTable, Pair, Sample
-from frugalseg.data.lists import packaged, parse_pairs, split_ids, split_pairs
+from frugalseg.data.lists import packaged, parse_pairs, read_ids, split_ids, split_pairs
 from frugalseg.data.module import SegmentationData
 from frugalseg.data.recipes import Recipe
 from frugalseg.errors import ConfigError, DatasetError, DatasetNotFoundError
@@ -55,7 +55,7 @@ def fold_classes(fold: int) -> tuple[int, ...]:
         ConfigError: there is no such fold.
     """
     if fold not in range(FOLDS):
-        raise ConfigError(f"data.fold is {fold}, but iSAID-5i has the folds 0, 1 and 2")
+        raise ConfigError(f"data.fold: {fold} is none of the {FOLDS} folds 0 to {FOLDS - 1} of iSAID-5i")
     return tuple(range(5 * fold + 1, 5 * fold + 6))
 
 
@@ -139,7 +139,8 @@ def pairs(root: str | Path, split: str, fold: int, protocol: Protocol = "P1", no
         root: folder that holds train and val.
         split: train or val.
         fold: 0, 1 or 2.
-        protocol: P1 or P2. P2 with lists on disk applies its rule to them, for only the official tiles have another.
+        protocol: P1 or P2. Lists on disk hold P1's pairs, so P2 takes those of them that DMNet's lists have too; for
+            tiles that are not the official ones there are no such lists, and P2's size rule is left out, with a warning.
         novel: the pairs of the fold's classes, else those of the ten other classes.
 
     Raises:
@@ -184,9 +185,15 @@ def _fold_pairs(root: Path, split: str, fold: int) -> list[Pair]:
 
 
 def _sized_pairs(root: Path, split: str) -> list[Pair]:
-    if _lists_on_disk(root, split):
-        return [pair for fold in range(FOLDS) for pair in _fold_pairs(root, split, fold)]
-    return _packaged_sized_pairs(split)
+    sized = _packaged_sized_pairs(split)
+    if not _lists_on_disk(root, split):
+        return sized
+    listed = [pair for fold in range(FOLDS) for pair in _fold_pairs(root, split, fold)]
+    if {pair.id for pair in listed} <= set(read_ids("isaid5i", f"tiles256_{split}")):
+        there = set(listed)
+        return [pair for pair in sized if pair in there]
+    log.warning("%s: P2's rule of 2048 pixels is not applied, the lists name other tiles than the official ones", root)
+    return listed
 
 
 @cache

@@ -107,6 +107,10 @@ class SegmentationData(LightningDataModule, ABC):
             DatasetError: images are missing, or the split is empty.
         """
 
+    def tags_from(self) -> str:
+        """How one comes by image-level labels that are missing, for messages."""
+        return "this data set has none"
+
     def masks_from(self) -> str:
         """How one comes by masks that are missing, for messages."""
         return "add the masks"
@@ -184,7 +188,8 @@ class SegmentationData(LightningDataModule, ABC):
             found = self.index(self.splits[role])[: self.limit]
             if role == "train" and self.pseudo_labels is not None:
                 found = PseudoLabels(self.pseudo_labels).over(found)
-            demand(recipe, role, found, f"split {self.splits[role]} of {self.root}", self.masks_from())
+            where = f"split {self.splits[role]} of {self.root}"
+            demand(recipe, role, found, where, (self.tags_from(), self.masks_from()))
             self._samples[role] = found
         return self._samples[role]
 

@@ -280,7 +280,7 @@ def tags_vector(sample: Sample, classes: int) -> Tensor:
         DatasetError: the sample has no tags.
     """
     if sample.tags is None:
-        raise DatasetError(f"{sample.id}: no image-level labels; add its Annotations/{sample.id}.xml")
+        raise DatasetError(f"{sample.id}: has no image-level labels; choose a recipe without tags")
     vector = torch.zeros(classes)
     vector[list(sample.tags)] = 1
     return vector

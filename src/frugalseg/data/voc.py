@@ -265,6 +265,10 @@ class VOC(SegmentationData):
         """List the samples of a split; see `index`."""
         return index(self.root, split, self.masks)
 
+    def tags_from(self) -> str:
+        """Ids without a packaged label have annotations."""
+        return "add their Annotations/<id>.xml"
+
     def masks_from(self) -> str:
         """SBD's masks are converted."""
         return "add the masks (SegmentationClassAug: frugalseg data prepare sbd), set data.masks"
