@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 REPOSITORY = Path(__file__).parent.parent
 GOLDEN = Path(os.environ.get("FRUGALSEG_GOLDEN", REPOSITORY / "tests" / "golden"))
-REAL = Path(os.environ.get("FRUGALSEG_REAL_DATA", REPOSITORY.parent / "shared" / "real"))
+FACTS = Path(os.environ.get("FRUGALSEG_FACTS", REPOSITORY.parent / "shared"))
+"""The project's facts, which are not part of the repository."""
+REAL = Path(os.environ.get("FRUGALSEG_REAL_DATA", FACTS / "real"))
 
 # W&B starts a service process of its own; the one test that needs it switches it on
 os.environ.setdefault("WANDB_MODE", "disabled")

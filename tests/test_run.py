@@ -17,6 +17,7 @@ from frugalseg.run import (
     data_digests,
     digest_of,
     file_digest,
+    folder_digest,
     read_json,
     write_arrays,
     write_json,
@@ -224,6 +225,44 @@ def test_data_digests_see_lists_and_worlds(tmp_path):
     assert data_digests(tmp_path, ["train"]) != before
     (tmp_path / "world.json").write_text("{}")
     assert "world.json" in data_digests(tmp_path, ["train"])
+
+
+@pytest.mark.parametrize(
+    ("name", "matters"),
+    [
+        ("splits/train.txt", True),
+        ("splits/other.txt", False),
+        ("objectInfo150.txt", True),
+        ("ImageSets/FewShot/trn_fold0.txt", True),
+        ("lists/d1_pairs_trn_fold0.txt", True),
+        ("train/train_list/split1_train.txt", True),
+        ("annotations/instances_train2014.json", True),
+        ("annotations/captions_train2014.json", False),
+    ],
+)
+def test_data_digests_see_what_decides_the_samples_of_every_benchmark(tmp_path, name, matters):
+    before = data_digests(tmp_path, ["train"])
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("a")
+    first = data_digests(tmp_path, ["train"])
+    (tmp_path / name).write_text("b")  # as long as before
+    assert (first != before) is matters
+    assert (data_digests(tmp_path, ["train"]) != first) is matters
+
+
+def test_a_folder_stands_for_the_run_that_made_it(tmp_path):
+    folder = tmp_path / "stage" / "masks"
+    folder.mkdir(parents=True)
+    (folder / "a.png").write_text("a")
+    before = folder_digest(folder, "*.png")
+    (folder / "b.png").write_text("b")
+    loose = folder_digest(folder, "*.png")
+    assert loose != before
+    (tmp_path / "stage" / "done.json").write_text("{}")
+    made = folder_digest(folder, "*.png")
+    assert made != loose
+    (folder / "c.png").write_text("c")
+    assert folder_digest(folder, "*.png") == made
 
 
 @pytest.mark.parametrize(

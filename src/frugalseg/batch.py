@@ -87,7 +87,7 @@ class ViewsBatch(TypedDict):
     local_views: Tensor
     """(N, L, 3, S, S), as `global_views`; L may be 0."""
     box: Tensor
-    """(N, 2 + L, 4) float32, x1, y1, x2, y2 of each view in pixels of the image on disk."""
+    """(N, 2 + L, 4) int64, x1, y1, x2, y2 of each view in pixels of the image; whole, so no precision rounds it."""
     flip: Tensor
     """(N, 2 + L) bool: mirrored left to right after cropping."""
     size: Tensor

@@ -3,9 +3,11 @@
 `main(args)` is what tests call; it returns the exit code. An error that a user can cause ends in one line and code 2.
 """
 
+import errno
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +27,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
     Returns:
         0 when all went well, 2 for an error that the user can mend, 130 after Ctrl-C.
+
+    Raises:
+        OSError: one that names no file; an error of the system about a file (rights, wrong kind) is the user's to mend.
     """
     words = list(sys.argv[1:] if args is None else args)
     _log_to_stderr()
@@ -49,11 +54,42 @@ def main(args: Sequence[str] | None = None) -> int:
         print("frugalseg: stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except FrugalsegError as error:
-        line = " ".join(str(error).split())
-        print(f"frugalseg: error: {line}", file=sys.stderr)
-        return 2
+        return _fail(str(error))
+    except OSError as error:
+        if error.errno is None or not isinstance(error.filename, str | bytes):
+            raise  # a pipe, a socket, a defect: no file that a user could mend
+        return _fail(_of_file(error))
     finally:
         sys.argv = program
+
+
+MENDS = {
+    errno.EACCES: "give yourself the right to it, or name another place",
+    errno.EPERM: "give yourself the right to it, or name another place",
+    errno.EROFS: "name a place on another disk",
+    errno.EISDIR: "a file is wanted here: name another path, or move the folder away",
+    errno.ENOTDIR: "a folder is wanted here, but a file is in its place: name another path, or move the file away",
+    errno.EEXIST: "a folder is wanted here, but a file is in its place: name another path, or move the file away",
+    errno.ENOENT: "restore it, or mend the path",
+    errno.ENOSPC: "free some space and run the command again",
+    errno.EDQUOT: "free some space and run the command again",
+    errno.ENAMETOOLONG: "take a shorter name",
+}
+"""What to do about an error of the operating system."""
+
+
+def _fail(message: str) -> int:
+    print(f"frugalseg: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _of_file(error: OSError) -> str:
+    """The file, what is wrong with it, and how to mend it."""
+    # the second name is the target of a renaming; a temporary name stands for the file that is being written
+    name = os.fsdecode(error.filename2 or error.filename)
+    name = re.sub(r"(^|/)\.([^/]+)\.\d+\.tmp$", r"\1\2", name)
+    mend = MENDS.get(error.errno or 0, "mend the path, or name another place")
+    return f"{name}: {error.strerror or type(error).__name__}; {mend}"
 
 
 def _leave_process_group(environment: dict[str, str]) -> None:

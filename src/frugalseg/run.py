@@ -4,6 +4,7 @@
 `metrics.csv`, `metrics.json` and, last of all, `done.json`.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from frugalseg.errors import RunFolderError
+from frugalseg.errors import DiskFullError, RunFolderError
 
 VOLATILE = frozenset({"num_workers", "pin_memory"})
 """Data settings that change how fast a stage runs, not what it computes."""
@@ -70,6 +71,10 @@ def draft(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(f"{path}: the disk is full; free some space and run the command again") from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -123,18 +128,31 @@ def file_digest(path: Path) -> str:
 
 
 def data_digests(root: Path, splits: Iterable[Any]) -> dict[str, str]:
-    """Digests of the small files that say what a data folder holds: `world.json` and the lists of the splits in use.
+    """Digests of the files that say what a data folder holds: worlds, classes, lists and instances.
 
     Args:
-        root: VOC-like folder; files that are not there are left out.
-        splits: names of splits.
+        root: folder of any benchmark; files that are not there are left out.
+        splits: names of splits; the lists of others do not matter.
     """
-    names = [
-        "world.json",
-        "ImageSets/classes.txt",
-        *(f"ImageSets/Segmentation/{split}.txt" for split in sorted(set(splits))),
-    ]
-    return {name: file_digest(root / name) for name in names if (root / name).is_file()}
+    wanted = sorted({str(split) for split in splits})
+    names = ["world.json", "ImageSets/classes.txt", "objectInfo150.txt"]
+    names += [f"{folder}/{split}.txt" for folder in ("ImageSets/Segmentation", "splits") for split in wanted]
+    patterns = ("ImageSets/FewShot/*.txt", "lists/*.txt", "*/*_list/split*.txt", "annotations/instances_*.json")
+    files = [root / name for name in names] + [path for pattern in patterns for path in sorted(root.glob(pattern))]
+    return {path.relative_to(root).as_posix(): file_digest(path) for path in files if path.is_file()}
+
+
+def folder_digest(folder: Path, pattern: str) -> str:
+    """Digest of a folder of results: that of the run which made it, else names, sizes and times of its files.
+
+    Args:
+        folder: such as `<stage>/maps`.
+        pattern: which files, such as `*.npz`.
+    """
+    maker = folder.parent / "done.json"
+    if maker.is_file():
+        return file_digest(maker)
+    return digest_of([(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.glob(pattern))])
 
 
 def config_identity(config: dict[str, Any], fit: bool = True) -> dict[str, Any]:

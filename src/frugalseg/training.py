@@ -22,8 +22,9 @@ import frugalseg.commands.benchmarks  # noqa: F401 - makes the data modules know
 from frugalseg.callbacks import LineProgress, RandomState
 from frugalseg.callbacks.loggers import csv_logger, wandb_logger
 from frugalseg.callbacks.provenance import Provenance, describe
+from frugalseg.commands.parsing import one_line
 from frugalseg.errors import CheckpointError, ConfigError
-from frugalseg.run import Run, RunFolder, config_identity, data_digests, file_digest, write_arrays
+from frugalseg.run import Run, RunFolder, config_identity, data_digests, file_digest, folder_digest, write_arrays
 
 COMMAND: list[str] = []
 """The words of the running command, for provenance."""
@@ -250,11 +251,13 @@ def check_checkpoint(path: Path, class_path: str) -> None:
 def _input_digests(config: Namespace) -> dict[str, str]:
     """Digests of the files that a stage starts from: checkpoint, weights, and the lists of the data."""
     init = config["model"].get("init_args") or {}
-    given = {"ckpt_path": config.get("ckpt_path"), "weights": init.get("weights")}
-    files = {name: Path(str(path)).expanduser() for name, path in given.items() if path}
     data = config["data"].get("init_args") or {}
+    given = {"ckpt_path": config.get("ckpt_path"), "weights": init.get("weights"), "tags": data.get("tags")}
+    files = {name: Path(str(path)).expanduser() for name, path in given.items() if path}
     splits = [value for key, value in data.items() if key.endswith("_split")]
+    pseudo = Path(str(data.get("pseudo_labels") or ""))
     return {
+        **({"pseudo_labels": folder_digest(pseudo, "*.png")} if data.get("pseudo_labels") else {}),
         **{
             name: file_digest(Path(p).expanduser())
             for name, p in files.items()
@@ -262,21 +265,6 @@ def _input_digests(config: Namespace) -> dict[str, str]:
         },
         **data_digests(Path(str(data.get("root", ""))), splits),
     }
-
-
-def one_line(message: str) -> str:
-    """The telling lines of a parser's message: which key, and why; not the listing of all types it tried."""
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    noise = (
-        "Does not validate",
-        "Subtypes:",
-        "Errors:",
-        "Expected a <class 'NoneType'>",
-        "Given value",
-        "Problem with given class_path",
-    )
-    telling = [line for line in lines if not line.startswith(noise)]
-    return " ".join(telling)[:500]
 
 
 def run_trainer(words: Sequence[str]) -> int:

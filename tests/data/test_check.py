@@ -11,6 +11,7 @@ from frugalseg.data.recipes import Segment
 from frugalseg.errors import DatasetNotFoundError
 from frugalseg.miniature.ade20k import write_ade20k_world
 from frugalseg.miniature.cityscapes import write_cityscapes_world
+from frugalseg.miniature.dlrsd import write_dlrsd_world
 from tests.conftest import REAL
 
 
@@ -77,6 +78,27 @@ def test_genuine_labels_without_images_are_reported():
     findings = BENCHMARKS["cityscapes"].findings(REAL / "cityscapes")
     assert "split val is incomplete: labels of 1 frames" in texts(findings, "error")
     assert "mode, size and ids of 2 of 2 are right" in texts(findings, "ok")
+
+
+@pytest.fixture
+def dlrsd(tmp_path):
+    return write_dlrsd_world(tmp_path / "dlrsd", images_per_folder=6, size=64)
+
+
+def test_dlrsd_numbered_from_0_is_noticed(dlrsd):
+    assert not [f for f in BENCHMARKS["dlrsd"].findings(dlrsd) if "hold 0" in f.what]
+    masks = sorted((dlrsd / "DLRSD/Images").rglob("*.png"))
+    for path in masks:
+        Image.fromarray(np.asarray(Image.open(path)) - 1).save(path)
+    assert "the masks hold 0 but never 17" in texts(BENCHMARKS["dlrsd"].findings(dlrsd), "error")
+
+
+def test_dlrsd_with_unlabelled_pixels(dlrsd):
+    path = next((dlrsd / "DLRSD/Images").rglob("*.png"))
+    ids = np.array(Image.open(path))
+    ids[:2, :5] = 0
+    Image.fromarray(ids).save(path)
+    assert "10 pixels hold 0 or 18 and are ignored" in texts(BENCHMARKS["dlrsd"].findings(dlrsd), "warn")
 
 
 def test_the_verbs_know_every_benchmark():

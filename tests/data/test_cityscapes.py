@@ -1,4 +1,5 @@
 import json
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -8,14 +9,14 @@ from PIL import Image
 from frugalseg.data import Cityscapes, Segment
 from frugalseg.data.cityscapes import LABELS, TRAIN_IDS, class_table, index, unpaired
 from frugalseg.errors import ConfigError, DatasetError, DatasetNotFoundError
-from tests.conftest import REAL, REPOSITORY
+from tests.conftest import FACTS, REAL
 from tests.data.conftest import picture
 
 REAL_CITY = REAL / "cityscapes"
 real = pytest.mark.skipif(
     not REAL_CITY.is_dir(), reason=f"no genuine Cityscapes samples at {REAL_CITY}; set FRUGALSEG_REAL_DATA"
 )
-METADATA = REPOSITORY.parent / "shared" / "lists" / "metadata.json"
+METADATA = FACTS / "lists" / "metadata.json"
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_classes():
         class_table("20")
 
 
-@pytest.mark.skipif(not METADATA.is_file(), reason="no shared/lists/metadata.json")
+@pytest.mark.skipif(not METADATA.is_file(), reason=f"no facts at {METADATA}; set FRUGALSEG_FACTS")
 def test_label_table_equals_cityscapes_scripts():
     rows = [row for row in json.loads(METADATA.read_text())["cityscapes"] if row["id"] >= 0]
     assert [(row["name"], *row["color"]) for row in rows] == list(LABELS)
@@ -74,6 +75,11 @@ def test_ids(root, labels):
 
 def test_own_split_over_all_folders(root):
     (root / "splits").mkdir()
+    line = (
+        "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png gtFine/train/aachen/aachen_000000_000019_x.png"
+    )
+    (root / "splits/paths.txt").write_text(f"{line}\n")  # UniMatch's form
+    assert [s.id for s in index(root, "paths")] == ["aachen_000000_000019"]
     (root / "splits/few.txt").write_text("lindau_000000_000019\naachen_000000_000019\n")
     assert [s.image.parent.parent.name for s in index(root, "few")] == ["val", "train"]
 
@@ -92,6 +98,9 @@ def test_incomplete_and_wrong_root(root):
         index(root, "val")
     with pytest.raises(DatasetNotFoundError, match=r"leftImg8bit/demo: no such split; there are train, val, test"):
         index(root, "demo")
+    assert unpaired(root) == [line]  # a split without any image is what `index` reports
+    rmtree(root / "leftImg8bit")
+    assert unpaired(root) == []
 
 
 @pytest.mark.real

@@ -91,6 +91,27 @@ def test_compressed_run_lengths(root):
     np.testing.assert_array_equal(masks(root)[NAMES[0]], 2 * crowd)
 
 
+def test_class_ids_follow_the_category_ids_whatever_their_order_in_the_file(tmp_path):
+    annotations = [box(1, 1, 4, 0, 0, 2, 2), box(2, 1, 7, 3, 0, 2, 2), box(3, 1, 90, 6, 0, 2, 2)]
+    categories = {90: "star", 4: "disc", 7: "ring"}
+    source = write_json(tmp_path, "train2014", [1], annotations, categories, SIZE)
+    assert [entry["id"] for entry in json.loads(source.read_text())["categories"]] == [90, 4, 7]
+    make_masks(tmp_path, "train2014", workers=1)
+    assert masks(tmp_path)[NAMES[0]][0, [0, 3, 6]].tolist() == [1, 2, 3]
+
+
+def test_an_annotation_is_the_union_of_its_polygons(tmp_path):
+    pieces = [(1, 1, 3, 2), (3, 2, 3, 3), (9, 6, 2, 3)]  # the first two share pixels
+    polygons = [box(0, 1, 4, *piece)["segmentation"][0] for piece in pieces]
+    annotation = box(5, 1, 7, *pieces[0], segmentation=polygons)
+    write_json(tmp_path, "train2014", [1], [annotation], OWN, SIZE)
+    make_masks(tmp_path, "train2014", workers=1)
+    expected = np.zeros(SIZE, np.uint8)
+    for x, y, w, h in pieces:
+        expected[y : y + h, x : x + w] = 2
+    np.testing.assert_array_equal(masks(tmp_path)[NAMES[0]], expected)
+
+
 def priorities(reader, image, crowd):
     """The winner at every pixel: not a crowd before a crowd, then the smaller area, then the larger id."""
     annotations = reader.imgToAnns[image["id"]]

@@ -70,6 +70,16 @@ def test_slack_stretches_a_mask_that_is_a_little_off(tmp_path):
         read_mask(tmp_path / "m.png", 2, (256, 256), code=MaskCode.of({1: 0, 2: 1}))
 
 
+def test_slack_stretches_to_the_nearest_value(tmp_path):
+    """Between the values 1 and 9 lie others that are classes too: a bilinear mask would be valid, and wrong."""
+    stored = np.random.default_rng(0).choice([1, 9], (31, 61)).astype(np.uint8)
+    write_mask(tmp_path / "m.png", stored, voc_palette())
+    code = MaskCode.of({value: value for value in range(12)}, slack=4)
+    found = read_mask(tmp_path / "m.png", 12, (33, 57), code=code)
+    rows, columns = (((np.arange(to) + 0.5) * side / to).astype(int) for side, to in ((31, 33), (61, 57)))
+    assert np.array_equal(found, stored[rows][:, columns])
+
+
 def test_pseudo_labels_hold_ids_whatever_the_benchmark_stores(tmp_path):
     write_mask(tmp_path / "a.png", np.zeros((2, 2), np.uint8), voc_palette())
     (sample,) = PseudoLabels(tmp_path).over([Sample("a", tmp_path / "a.jpg", None, None, CODE)])

@@ -25,6 +25,7 @@ from frugalseg.data.io import read_mask
 from frugalseg.data.lists import read_ids
 from frugalseg.data.recipes import Segment
 from frugalseg.errors import ConfigError, DatasetError, DatasetNotFoundError, MaskError
+from frugalseg.ops.palette import voc_palette
 from tests.data.conftest import picture
 
 PER_CLASS = {
@@ -244,3 +245,19 @@ def test_module(tmp_path):
     assert {pair.class_id for pair in few.pairs("test")} == set(few.fold_classes)
     with pytest.raises(ConfigError, match=r"data.fold 3"):
         DLRSD(tmp_path, Episodes(), fold=3)
+
+
+def test_a_palette_of_class_colours_in_any_order(tmp_path):
+    """Saved from colours, a palette image numbers the colours as they come."""
+    ids = np.random.default_rng(0).integers(0, 17, (20, 30)).astype(np.uint8)
+    used = COLOURS[:17][ids]
+    shuffled = np.random.default_rng(1).permutation(17)
+    image = Image.fromarray(np.argsort(shuffled)[ids].astype(np.uint8))
+    image.putpalette(COLOURS[shuffled].tobytes())
+    assert (np.asarray(image.convert("RGB")) == used).all()
+    image.save(tmp_path / "shuffled.png")
+    assert (read_mask(tmp_path / "shuffled.png", 17, code=CODE) == ids).all()
+    other = Image.fromarray(ids + 1)
+    other.putpalette(voc_palette().tobytes())  # other colours: then the numbers count
+    other.save(tmp_path / "voc.png")
+    assert (read_mask(tmp_path / "voc.png", 17, code=CODE) == ids).all()

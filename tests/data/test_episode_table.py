@@ -26,9 +26,10 @@ def table():
 
 
 def test_training_episodes_are_sound(table):
-    seen = {}
+    seen, queries = {}, {3: 0, 50: 0, 9: 0}
     for number in range(3000):
         draw = table.training(np.random.default_rng(number), 2)
+        queries[draw.query] = queries.get(draw.query, 0) + (draw.class_id == 7)
         images = [draw.query, *draw.supports]
         assert len(set(images)) == 3
         assert set(images) <= set(table.members[draw.class_id].tolist())
@@ -36,6 +37,8 @@ def test_training_episodes_are_sound(table):
     # by class, not by image: 80 images or 3, each class is drawn a third of the time (1000 +- 5 sigma)
     assert sorted(seen) == [1, 2, 7]
     assert all(abs(count - 1000) < 130 for count in seen.values())
+    # any image of a class is its query as often as another, whatever its place in the list (333 +- 5 sigma)
+    assert all(abs(queries[image] - 333) < 86 for image in (3, 50, 9))
 
 
 def test_training_leaves_thin_classes_out(table):

@@ -1,5 +1,4 @@
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,13 +6,16 @@ import torch
 from PIL import Image
 
 from frugalseg.data import VOC, Episodes, Segment, Tags
-from frugalseg.data.base import Episode
+from frugalseg.data.base import Episode, Sample
 from frugalseg.data.cityscapes import Cityscapes
 from frugalseg.data.io import write_mask
 from frugalseg.data.sampler import draw_rng
 from frugalseg.errors import ConfigError, DatasetError
 from frugalseg.ops.palette import voc_palette
 from tests.data.conftest import picture
+
+STILL = {"scale": None, "rotate": 0.0, "flip": 0.0, "vertical_flip": 0.0}
+"""Training without augmentation."""
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,18 @@ def module(root, recipe=None, **settings):
     data = VOC(root, recipe, **settings)
     data.setup("fit")
     return data
+
+
+def rng(seed):
+    return np.random.default_rng(seed)
+
+
+def episode_of_one(folder, pixels, ids, class_id=2):
+    """An episode whose query and support are the same image, kept without loss."""
+    Image.fromarray(pixels).save(folder / "x.png")
+    write_mask(folder / "x_mask.png", ids, voc_palette())
+    tile = Sample("x", folder / "x.png", folder / "x_mask.png", None)
+    return Episode("x", tile.image, tile.mask, None, class_id=class_id, supports=(tile,), number=0)
 
 
 def assert_equal(a, b):
@@ -93,19 +107,55 @@ def test_evaluation_takes_every_pair_of_the_fold_once_and_shows_its_class(few_sh
 
 def test_tiles_of_the_right_size_are_left_as_they_are(few_shot, tmp_path):
     data = module(few_shot, Episodes(size=48, allow_missing_classes=True))
-    sample = data.samples("val")[0]
     pixels = picture(48, 48, 1)
-    Image.fromarray(pixels).save(tmp_path / "x.png")
     ids = np.zeros((48, 48), np.uint8)
-    ids[10:30, 4:9] = 2
-    write_mask(tmp_path / "x_mask.png", ids, voc_palette())
-    tile = replace(sample, image=tmp_path / "x.png", mask=tmp_path / "x_mask.png")
-    episode = Episode("x", tile.image, tile.mask, None, class_id=2, supports=(tile,), number=0)
-    item = data.recipe.evaluation_item(episode, 21)
-    expected = data.recipe.normaliser.table[np.arange(3)[:, None, None], pixels.transpose(2, 0, 1)]
-    assert torch.equal(item["query_image"], torch.from_numpy(expected))
-    assert torch.equal(item["query_mask"], torch.from_numpy((ids == 2).astype(np.int64)))
-    assert torch.equal(item["support_masks"][0], item["query_mask"])
+    ids[10:30, 4:9], ids[33:40, 20:], ids[:3] = 2, 9, 255
+    episode = episode_of_one(tmp_path, pixels, ids)
+    image = torch.from_numpy(data.recipe.normaliser.table[np.arange(3)[:, None, None], pixels.transpose(2, 0, 1)])
+    truth = torch.from_numpy(np.where(ids == 255, 255, ids == 2))
+    for item in (data.recipe.evaluation_item(episode, 21), Episodes(size=48, **STILL).train_item(episode, 21, rng(0))):
+        for name in ("query_image", "query_mask", "support_images", "support_masks"):
+            found = item[name] if name.startswith("query") else item[name][0]
+            assert torch.equal(found, image if "image" in name else truth), name
+
+
+@pytest.mark.parametrize(
+    ("setting", "changed"),
+    [
+        ({"flip": 1.0}, lambda x: x.flip(-1)),
+        ({"vertical_flip": 1.0}, lambda x: x.flip(-2)),
+        ({"scale": (1.5, 1.5)}, None),
+        ({"rotate": 40.0}, None),
+        ({}, None),  # the defaults
+    ],
+)
+def test_training_augments_query_and_supports(tmp_path, setting, changed):
+    ids = np.zeros((48, 48), np.uint8)
+    ids[10:30, 4:19] = 2
+    episode = episode_of_one(tmp_path, picture(48, 48, 1), ids)
+    raw = Episodes(size=48).evaluation_item(episode, 21)
+    recipe = Episodes(size=48, **{**STILL, **setting} if setting else {})
+    items = [recipe.train_item(episode, 21, rng(seed)) for seed in range(4)]
+    for item in items:
+        for name in ("query_image", "query_mask", "support_images", "support_masks"):
+            assert torch.equal(item[name], changed(raw[name])) if changed else not torch.equal(item[name], raw[name])
+    if not changed:  # each image by itself, and every draw is another one
+        assert not torch.equal(items[0]["query_image"], items[0]["support_images"][0])
+        assert len({tuple(item["query_image"].flatten().tolist()) for item in items}) == 4
+
+
+def test_resizing_makes_no_values_between(tmp_path):
+    """Bilinear masks would hold 5 between the ids 1 and 9, and 128 between the class and what is ignored."""
+    blocks = rng(0).choice([1, 9, 255], (10, 14)).astype(np.uint8)
+    ids = blocks.repeat(7, 0).repeat(7, 1)
+    episode = episode_of_one(tmp_path, picture(70, 98, 1), ids, class_id=9)
+    found = Episodes(size=48).evaluation_item(episode, 21)["query_mask"]
+    rows, columns = (((np.arange(to) + 0.5) * side / to).astype(int) for side, to in ((70, 34), (98, 48)))
+    nearest = ids[rows][:, columns]
+    assert np.array_equal(found[:34].numpy(), np.where(nearest == 255, 255, nearest == 9))
+    assert (found[34:] == 255).all()
+    turned = [Episodes(scale=(0.7, 1.4)).augment(picture(70, 98, 1), ids, rng(seed))[1] for seed in range(10)]
+    assert set(np.unique(np.concatenate([mask.ravel() for mask in turned]))) == {1, 9, 255}
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -153,9 +203,40 @@ def test_seeds_and_counts(few_shot):
     fewer, more = supports(test_episodes=5), supports(test_episodes=14)
     assert len(fewer) == 5
     assert set(map(str, fewer)) <= set(map(str, supports()))
+    chosen = [tuple(row[0] for row in supports(test_episodes=5, test_seed=seed)) for seed in (0, 0, 1, 2, 3)]
+    assert chosen[0] == chosen[1]
+    assert len(set(chosen)) > 2  # a seeded choice
+    assert (0, 1, 2, 3, 4) not in chosen  # and not the head of the list
     assert [row[1] for row in more] == [f"v{n}" for n in [*range(9), *range(5)]]
     data = module(few_shot, Episodes(size=48, per_epoch=6, allow_missing_classes=True))
     assert len(list(data.train_dataloader())) == 2
+
+
+def test_every_epoch_has_episodes_of_its_own(few_shot):
+    data = module(few_shot)
+
+    def episodes(epoch):
+        data.trainer = Place(0, 1)
+        data.trainer.current_epoch = epoch
+        batches = list(data.train_dataloader())
+        rows = zip(*([row for b in batches for row in b[key]] for key in ("id", "support_id", "class_id")), strict=True)
+        return sorted((name, *supports, int(class_id)) for name, supports, class_id in rows)
+
+    first, second = episodes(0), episodes(1)
+    assert first == episodes(0)
+    assert len(set(first)) > 9  # of 12; sorted, so that another order of the same ones would be found out
+    assert len(set(first) & set(second)) < 4
+
+
+def test_the_supports_are_those_of_seed_and_fold(few_shot):
+    """The loader hands (test_seed, fold) to `EpisodeTable.test`; both folds have nine pairs, of other classes."""
+    for fold, seed in itertools.product((0, 1), (0, 3)):
+        data = module(few_shot, Episodes(shots=2, size=48, test_seed=seed, allow_missing_classes=True), fold=fold)
+        table, samples = data.episode_table("val"), data.samples("val")
+        drawn = [table.test(number, (seed, fold), 2) for number in range(9)]
+        found = list(data.val_dataloader())
+        assert [b["support_id"][0] for b in found] == [[samples[i].id for i in draw.supports] for draw in drawn]
+        assert [int(b["class_id"]) for b in found] == [draw.class_id for draw in drawn]
 
 
 def test_a_class_without_episodes_is_refused_unless_allowed(few_shot, caplog):

@@ -147,6 +147,23 @@ def test_a_server_that_ignores_if_range_is_found_out(source, web, tmp_path):
     assert web.ranges() == ["bytes=500000-", None]
 
 
+@pytest.mark.parametrize("modified", [None, "Tue, 02 Jan 2024 00:00:00 GMT"])
+def test_a_weak_etag_is_not_sent(source, web, tmp_path, modified):
+    # it stands for files that mean the same, not for the same bytes
+    headers = {"Last-Modified": modified} if modified else {}
+    assert fetch(source(etag='W/"one"', drops=[200_000], headers=headers), tmp_path).read_bytes() == CONTENT
+    assert web.ranges() == [None, "bytes=200000-"]
+    assert web.requests[1][2].get("If-Range") == modified
+
+
+@pytest.mark.parametrize("digest", [CONTENT, None])
+def test_a_drop_without_a_length_is_no_end(source, web, tmp_path, digest):
+    # such a connection ends like a whole file; the published size says that it is none
+    dropped = source(digest=digest, sized=False, drops=[200_000])
+    assert fetch(dropped, tmp_path).read_bytes() == CONTENT
+    assert web.ranges() == [None, "bytes=200000-"]
+
+
 def test_a_part_of_a_longer_file_is_dropped(source, web, tmp_path):
     flaky = source(drops=[100_000], forever=True, etag=None)
     with pytest.raises(DownloadError):

@@ -1,10 +1,11 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from frugalseg.data.io import image_size, read_image, read_mask, write_atomic, write_mask
+from frugalseg.data.io import image_size, read_image, read_mask, remove_leftovers, write_atomic, write_mask
 from frugalseg.errors import ImageError, MaskError
 from frugalseg.ops.palette import voc_palette
 from tests.data.conftest import picture
@@ -156,3 +157,12 @@ def test_real_images_equal_pillow(real_voc: Path):
     for path in paths:
         with Image.open(path) as image:
             assert np.array_equal(read_image(path), np.asarray(image.convert("RGB"))), path
+
+
+def test_leftovers_of_dead_processes_are_removed_and_no_others(tmp_path):
+    alive, dead, other = (tmp_path / name for name in (f".a.png.{os.getpid()}.tmp", ".a.png.4999999.tmp", ".notes.tmp"))
+    for path in (alive, dead, other, tmp_path / "a.png"):
+        path.write_text("x")
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([alive.name, other.name, "a.png"])
+    remove_leftovers(tmp_path / "no such folder")

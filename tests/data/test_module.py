@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 
 from frugalseg.batch import CountsClasses, SkipsIds
-from frugalseg.data import VOC, MultiScale, Segment, Tags
+from frugalseg.data import VOC, Episodes, MultiScale, Segment, Tags, Views
 from frugalseg.data.io import image_size, write_mask
 from frugalseg.data.lists import read_labels
 from frugalseg.errors import ConfigError, DatasetError, DatasetNotFoundError, ImageError
@@ -163,3 +164,47 @@ def test_errors_stay_one_line_out_of_workers(voc_root, workers):
 def test_masks_argument(voc_root):
     data = make(voc_root, masks="SegmentationClassAug")
     assert data.samples("val")[0].mask.parent.name == "SegmentationClassAug"
+
+
+def test_episodes_take_no_pseudo_labels(voc_root, tmp_path):
+    data = VOC(voc_root, Episodes(size=16), pseudo_labels=tmp_path)
+    with pytest.raises(ConfigError, match=r"data\.pseudo_labels: Episodes need the benchmark's own masks"):
+        data.setup("fit")
+
+
+class Keeper(LightningModule):
+    """Keeps what its steps are given."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def training_step(self, batch, _):
+        self.seen.append(batch)
+        return self.weight.sum()
+
+    def validation_step(self, batch, _):
+        self.seen.append(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_views_whose_colours_are_left_to_the_device_reach_the_task_finished(voc_root, precision, tmp_path):
+    recipe = Views(global_size=32, local_size=16, local_views=2, colour="device")
+    data = VOC(voc_root, recipe, batch_size=2, num_workers=0, seed=0)
+    task = Keeper()
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, limit_val_batches=1, precision=precision, logger=False, default_root_dir=tmp_path,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(task, datamodule=data)
+    dtype = torch.float32 if precision == "32-true" else torch.bfloat16
+    assert len(task.seen) == 4  # three steps and a validation batch
+    for batch in task.seen:
+        assert "colour" not in batch
+        assert batch["global_views"].dtype == batch["local_views"].dtype == dtype
+        assert batch["box"].dtype == torch.int64  # bfloat16 would make 479 of 480
+        assert batch["global_views"].min() < -0.5  # normalised

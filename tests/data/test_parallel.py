@@ -96,3 +96,22 @@ def test_ctrl_c_ends_all_processes_and_finishes_what_has_begun(tmp_path):
     texts = [path.read_text() for path in tmp_path.iterdir()]
     assert 2 <= len(texts) < 20
     assert set(texts) == {"finished"}
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout.readline().strip() == "1"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)  # the workers are of the same group
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    raise AssertionError("workers outlive their parent")

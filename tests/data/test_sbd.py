@@ -70,6 +70,20 @@ def test_faults(trees, tmp_path):
     assert not list(root.rglob("*.tmp"))
 
 
+@pytest.mark.parametrize(
+    ("ids", "found"),
+    [
+        (np.ones((3, 4), np.int16), r"\(3, 4\) int16"),
+        (np.full((3, 4), 1.5), r"\(3, 4\) float64"),  # ids could be no whole numbers
+        (np.ones((3, 4, 2), np.uint8), r"\(3, 4, 2\) uint8"),
+    ],
+)
+def test_only_one_byte_per_pixel_is_taken(tmp_path, ids, found):
+    savemat(tmp_path / "x.mat", {"GTcls": {"Segmentation": ids}})
+    with pytest.raises(MaskError, match=rf"x\.mat: GTcls.Segmentation is {found}, not \(H, W\) uint8"):
+        read_mat(tmp_path / "x.mat")
+
+
 def test_full_disk_leaves_nothing_half_written(trees, monkeypatch):
     root, sbd, _ = trees
 

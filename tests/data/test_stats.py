@@ -13,9 +13,9 @@ from frugalseg.data.stats import class_frequencies
 from frugalseg.data.voc import CLASS_COUNTS, NAMES, index
 from frugalseg.errors import DatasetError
 from frugalseg.ops.palette import voc_palette
-from tests.conftest import REPOSITORY
+from tests.conftest import FACTS
 
-FACTS = REPOSITORY.parent / "shared" / "datasets.md"
+DATASETS = FACTS / "datasets.md"
 
 
 def by_hand(samples):
@@ -81,16 +81,16 @@ def test_bars_are_as_many_as_foreground_classes(tmp_path):
     assert tuple(voc_palette()[3].tolist()) not in colours
 
 
-@pytest.mark.skipif(not FACTS.is_file(), reason="no shared/datasets.md beside the repository")
+@pytest.mark.skipif(not DATASETS.is_file(), reason=f"no facts at {FACTS}; set FRUGALSEG_FACTS")
 def test_class_counts_of_the_shipped_voc_labels_equal_the_published_table():
     """`datasets.md`: images in train / trainaug / val of each class, and percent of pixels of trainaug and val."""
-    line = next(line for line in FACTS.read_text().splitlines() if line.startswith("aeroplane 88/590/90"))
+    line = next(line for line in DATASETS.read_text().splitlines() if line.startswith("aeroplane 88/590/90"))
     table = re.findall(r"(\w+) (\d+)/(\d+)/(\d+) ([\d.]+) ([\d.]+)", line)
     assert [row[0] for row in table] == list(NAMES[1:])
     histogram = {name: row.astype(np.int64) for name, row in read_histograms().items()}
     labels = read_labels("voc12")
     for column, split in ((1, "train"), (2, "trainaug"), (3, "val")):
-        samples = [Sample(name, FACTS, None, labels[name]) for name in read_ids("voc12", split)]
+        samples = [Sample(name, DATASETS, None, labels[name]) for name in read_ids("voc12", split)]
         assert count_tags(samples, 20).tolist() == [int(row[column]) for row in table]
     assert [int(row[2]) for row in table] == list(CLASS_COUNTS)
     for column, split in ((4, "trainaug"), (5, "val")):

@@ -132,7 +132,7 @@ def test_finished_scenes_are_skipped(raw, tmp_path, monkeypatch):
     assert (cut, seen) == ([], [(5, 5)])
     next((out / "train/images").glob("P0002_*")).unlink()  # a tile is gone
     (out / "train/.tiled/P0001.json").unlink()  # killed before the record
-    (out / "train/images/.P0001.png.1.tmp").write_bytes(b"half")
+    (out / "train/images/.P0001.png.4999999.tmp").write_bytes(b"half")
     tile_dataset(raw, out, workers=1, **SMALL)
     assert cut == ["P0001", "P0002"]
     assert contents(out) == before

@@ -123,6 +123,20 @@ def test_names_that_lead_outside(tmp_path, kind, name):
     assert f"{name!r} leads outside the folder" in refusal(archive, tmp_path / "root")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_null_byte_in_a_name(tmp_path, kind):
+    """Some readers end the name there, others go on: what is checked would not be what is written."""
+    archive = tmp_path / f"x{kind}"
+    if kind == ".zip":
+        pack(archive, SMALL, [zip_entry("inside/evilX.sh", content=b"!")])
+        archive.write_bytes(archive.read_bytes().replace(b"evilX", b"evil\0"))
+    else:
+        entry = tar_entry("inside/evil")
+        entry.pax_headers = {"path": "inside/evil\0.sh"}
+        pack(archive, SMALL, [entry])
+    assert r"'inside/evil\x00.sh' leads outside" in refusal(archive, tmp_path / "root")
+
+
 @pytest.mark.parametrize("name", ["../evil/", "/tmp/evil/"])
 def test_folders_that_lead_outside(tmp_path, name):
     assert "leads outside" in refusal(pack(tmp_path / "x.zip", SMALL, [zip_entry(name)]), tmp_path / "root")

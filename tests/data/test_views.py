@@ -8,6 +8,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
 from frugalseg.data.base import Sample
+from frugalseg.data.colour_rule import ColourRule
 from frugalseg.data.loader import TrainItems, TrainLoader
 from frugalseg.data.sampler import TrainSampler, draw_rng
 from frugalseg.data.view_boxes import BoxRule, random_box, shared_area
@@ -78,6 +79,23 @@ def test_area_and_aspect_of_boxes_fill_their_ranges():
     assert found[:, 2].max() > 1590
 
 
+def test_areas_are_those_of_each_kind_of_view():
+    height, width = 1200, 1600
+    boxes = np.stack([RULE.draw((height, width), rng(seed)) for seed in range(400)])
+    parts = (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1) / (height * width)
+    ratios = (boxes[..., 2] - boxes[..., 0]) / (boxes[..., 3] - boxes[..., 1])
+    for view in (0, 1):
+        assert 0.2495 < parts[:, view].min() < 0.27
+        assert parts[:, view].max() > 0.95
+        assert parts[:, view].mean() == pytest.approx(0.58, abs=0.1)  # what fits the aspect is smaller on average
+    local = parts[:, 2:][parts[:, 2:] < 1]  # the whole image takes the place of very few
+    assert len(local) > 0.99 * 8 * 400
+    assert 0.0499 < local.min() < 0.055
+    assert 0.245 < local.max() < 0.2505  # sides are whole pixels
+    assert local.mean() == pytest.approx(0.155, abs=0.015)
+    assert 0.748 < ratios[parts < 1].min() < ratios[parts < 1].max() < 1.336
+
+
 def test_overlap_is_a_matter_of_redrawing():
     """Without the rule some local views miss a global one; with it none does, and few boxes are whole images."""
     loose, size = replace(RULE, overlap_global=0.0, overlap_local=0.0, global_area=(0.25, 0.3)), (375, 500)
@@ -95,6 +113,20 @@ def test_overlap_is_a_matter_of_redrawing():
 # ---------------------------------------------------------------------- items and batches
 
 
+def test_defaults_are_those_of_the_facts():
+    """papers/mevt.md c.2; the colours are DINO's."""
+    views = Views()
+    assert views.shapes == ((2, 3, 224, 224), (8, 3, 96, 96))
+    assert views.boxes == RULE
+    assert (views.flip, views.colour) == (0.5, "cpu")
+    assert views.rule == ColourRule(
+        brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, jitter=0.8, grey=0.2,
+        blur=(1.0, 0.1, 0.5), sigma=(0.1, 2.0), solarise=(0.0, 0.2, 0.0),
+    )  # fmt: skip
+    assert views.normaliser.mean == (0.485, 0.456, 0.406)
+    assert views.normaliser.std == (0.229, 0.224, 0.225)
+
+
 @pytest.mark.parametrize("colour", ["cpu", "device", "none"])
 def test_batch(voc_root, colour):
     samples = index(voc_root, "train")
@@ -104,7 +136,7 @@ def test_batch(voc_root, colour):
     expected = {
         "global_views": ((7, 2, 3, 48, 48), dtype),
         "local_views": ((7, 3, 3, 24, 24), dtype),
-        "box": ((7, 5, 4), torch.float32),
+        "box": ((7, 5, 4), torch.int64),
         "flip": ((7, 5), torch.bool),
         "size": ((7, 2), torch.int64),
     }

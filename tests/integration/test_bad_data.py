@@ -1,6 +1,5 @@
 """Faults in data sets, met through the command line: one line that names the file and the mend, nothing half-written."""
 
-import json
 import tarfile
 from io import BytesIO
 
@@ -81,9 +80,9 @@ def test_an_unsafe_archive_is_refused_whole(capsys, web, tmp_path):
 def test_a_half_downloaded_archive(capsys, web):
     root = web(archive("VOCdevkit/a.txt", "VOCdevkit/b.txt")[:5000])
     line = one_line(capsys, ["data", "get", "voc", "--root", root])
-    assert "x.tar" in line
-    assert not list(root.rglob("*.tmp"))
-    assert not (root / "VOCdevkit/b.txt").exists()
+    assert f"{root / 'archives/x.tar'}: not a whole archive (unexpected end of data)" in line
+    assert "delete it and run the command again to fetch it anew" in line
+    assert tree(root) == ["archives", "archives/x.tar"]  # not even the first file, which is whole
 
 
 def test_a_full_disk_while_preparing(capsys, tmp_path, monkeypatch):
@@ -162,8 +161,12 @@ def test_all_zero_tags(capsys, tmp_path):
 def test_a_damaged_instances_json(capsys, tmp_path):
     root = write_coco_world(tmp_path / "coco", images_train=10, images_val=10)
     source = root / "annotations/instances_train2014.json"
-    source.write_text(source.read_text()[:5000])
-    line = one_line(capsys, show("COCO", root, "Tags"))
-    assert str(source) in line
-    content = json.loads((root / "annotations/instances_val2014.json").read_text())
-    assert content["annotations"]
+    whole = source.read_text()
+    source.write_text(whole[:5000])
+    before = tree(root)
+    for words in (show("COCO", root, "Tags"), ["data", "prepare", "coco", "--root", root, "--workers", "1"]):
+        assert f"{source}: is not JSON (" in (line := one_line(capsys, words))
+        assert "unpack the archive again" in line
+    assert [name for name in tree(root) if name not in before and "train2014" in name] == []  # neither masks nor cache
+    source.write_text(whole)
+    assert main([str(word) for word in show("COCO", root, "Tags", "--out", tmp_path / "a.png")]) == 0

@@ -9,6 +9,8 @@ from frugalseg.data.check import Finding, Progress, check_splits
 from frugalseg.data.check_voc import check_voc
 from frugalseg.data.module import SegmentationData
 from frugalseg.data.recipes import Segment
+from frugalseg.data.stats import class_frequencies
+from frugalseg.errors import MaskError
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,22 @@ def _unpaired(root: Path) -> list[Finding]:
     return [Finding("error", what) for what in cityscapes.unpaired(root)]
 
 
-def _odd(root: Path) -> list[Finding]:
-    odd = dlrsd.odd_sizes(root)
-    sizes = ", ".join(f"{len(ids)} of {h}x{w}" for (h, w), ids in sorted(odd.items()))
-    return [Finding("warn", f"images that are not 256x256 (HxW): {sizes}; recipes pad or crop them")] if odd else []
+def _dlrsd(root: Path) -> list[Finding]:
+    findings = []
+    if odd := dlrsd.odd_sizes(root):
+        sizes = ", ".join(f"{len(ids)} of {h}x{w}" for (h, w), ids in sorted(odd.items()))
+        findings.append(Finding("warn", f"images that are not 256x256 (HxW): {sizes}; recipes pad or crop them"))
+    samples = [sample for sample in dlrsd.index(root, "all") if sample.mask is not None]
+    try:
+        found = class_frequencies(samples, dlrsd.class_table())
+    except MaskError:
+        return findings  # said already, and by file
+    if found.ignored and found.pixels is not None and not found.pixels[-1]:
+        what = "the masks hold 0 but never 17: they seem to be numbered from 0; add 1 to every value"
+        findings.append(Finding("error", what))
+    elif found.ignored:
+        findings.append(Finding("warn", f"{found.ignored:,} pixels hold 0 or 18 and are ignored; the release has none"))
+    return findings
 
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -65,5 +79,5 @@ BENCHMARKS: dict[str, Benchmark] = {
         lambda root: cityscapes.Cityscapes(root, Segment(), labels="27"), cityscapes.COUNTS, _unpaired
     ),
     "isaid5i": Benchmark(lambda root: isaid5i.ISAID5i(root, Segment()), isaid5i.COUNTS),
-    "dlrsd": Benchmark(lambda root: dlrsd.DLRSD(root, Segment()), dlrsd.COUNTS, _odd),
+    "dlrsd": Benchmark(lambda root: dlrsd.DLRSD(root, Segment()), dlrsd.COUNTS, _dlrsd),
 }

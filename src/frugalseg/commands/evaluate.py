@@ -16,7 +16,7 @@ from frugalseg.data.base import count_tags
 from frugalseg.data.voc import class_table, index
 from frugalseg.errors import ConfigError, MapsError
 from frugalseg.ops.cam import RULES
-from frugalseg.run import RunFolder, data_digests, digest_of, file_digest, write_arrays, write_json
+from frugalseg.run import RunFolder, data_digests, folder_digest, write_arrays, write_json
 
 
 def run(argv: list[str]) -> int:
@@ -72,10 +72,5 @@ def _parser() -> argparse.ArgumentParser:
 def _identity(options: argparse.Namespace, maps: Path) -> dict[str, Any]:
     """What the scores depend on: the settings and the run that made the maps."""
     settings = {k: v for k, v in vars(options).items() if k not in {"out", "quiet"}}
-    maker = maps.parent / "done.json"
-    if maker.is_file():
-        made = file_digest(maker)
-    else:  # maps from elsewhere: their names, sizes and times stand for them
-        made = digest_of([(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(maps.glob("*.npz"))])
     lists = data_digests(Path(options.root), [options.split, options.train_split])
-    return {"settings": settings, "inputs": {"maps": made, **lists}}
+    return {"settings": settings, "inputs": {"maps": folder_digest(maps, "*.npz"), **lists}}

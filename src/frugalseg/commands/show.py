@@ -15,6 +15,7 @@ import frugalseg.commands.benchmarks  # noqa: F401 - makes the data modules know
 from frugalseg.analysis.episodes import episode_pictures
 from frugalseg.analysis.pictures import Picture, batch_pictures, grid, save_png
 from frugalseg.analysis.views import views_pictures
+from frugalseg.commands.parsing import mendable, one_line
 from frugalseg.data.module import SegmentationData
 from frugalseg.errors import ConfigError
 
@@ -71,14 +72,14 @@ def build_data(configs: list[str], words: list[str]) -> SegmentationData:
         words: further `--data...` settings.
 
     Raises:
-        ConfigError: a file is not there, has no `data`, or a key is unknown.
+        ConfigError: a file is not there, has no `data`, a key is unknown, or a class refuses its settings.
     """
     section: dict[str, Any] = {}
     for name in configs:
         try:
-            content = yaml.safe_load(Path(name).read_text()) or {}
+            content = yaml.safe_load(Path(name).read_bytes()) or {}  # bytes: yaml knows byte order marks
         except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"{name}: not readable ({error}); give an experiment's YAML") from error
+            raise ConfigError(f"{name}: not readable ({error}); give an experiment's YAML, in UTF-8") from error
         if not isinstance(content, dict) or not isinstance(content.get("data") or {}, dict):
             raise ConfigError(f"{name}: is not a mapping with a `data` section; give an experiment's YAML")
         section = _merge(section, content.get("data") or {})
@@ -90,8 +91,11 @@ def build_data(configs: list[str], words: list[str]) -> SegmentationData:
         whole = [f"--data={yaml.safe_dump(section, default_flow_style=True)}"] if section else []
         parsed = parser.parse_args([*whole, *words])
     except ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())[:400]) from error
-    data: SegmentationData = parser.instantiate(parsed).data
+        raise ConfigError(f"{one_line(str(error))}; see `frugalseg show --help`") from error
+    try:
+        data: SegmentationData = parser.instantiate(parsed).data
+    except (ValueError, TypeError) as error:
+        raise mendable(error) from None
     return data
 
 

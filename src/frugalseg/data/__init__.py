@@ -1,7 +1,7 @@
 """Benchmarks and recipes: from files on disk to the batches of `frugalseg.batch`.
 
-Names are imported when they are first used: Lightning, which data modules need, takes seconds and 800 MB, and listing or
-downloading a data set does without.
+Names are imported when they are first used: Lightning, which data modules need, takes seconds and 800 MB, and listing
+or downloading a data set does without.
 """
 
 from importlib import import_module

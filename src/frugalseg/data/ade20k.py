@@ -8,7 +8,7 @@ from frugalseg.batch import IGNORE_INDEX
 from frugalseg.data.base import ClassTable, Sample
 from frugalseg.data.codes import MaskCode
 from frugalseg.data.folders import Listing, locate, pair_up
-from frugalseg.data.lists import read_text, split_ids
+from frugalseg.data.lists import read_text, read_text_file, split_ids
 from frugalseg.data.module import SegmentationData
 from frugalseg.errors import DatasetError, DatasetNotFoundError
 from frugalseg.ops.palette import voc_palette
@@ -28,7 +28,7 @@ def class_table(root: str | Path) -> ClassTable:
         DatasetError: the file is no table of that form.
     """
     listed = Path(root) / "objectInfo150.txt"
-    text = listed.read_text() if listed.is_file() else read_text("ade20k", "objectInfo150") or ""
+    text = read_text_file(listed) if listed.is_file() else read_text("ade20k", "objectInfo150") or ""
     rows = [line.split("\t") for line in text.splitlines()[1:] if line.strip()]
     if not rows or any(len(row) < 5 or row[0].strip() != str(place) for place, row in enumerate(rows, 1)):
         raise DatasetError(f"{listed}: is not the tab-separated table Idx, Ratio, Train, Val, Name; unpack it again")

@@ -89,7 +89,9 @@ def index(root: str | Path, split: str, labels: Labels = "19") -> list[Sample]:
         DatasetError: no images, or images on the list are missing.
     """
     root = locate(root, "leftImg8bit", "gtFine", give="the folder that holds leftImg8bit and gtFine")
-    ids = split_ids("cityscapes", split, [root / "splits" / f"{split}.txt"])
+    listed = split_ids("cityscapes", split, [root / "splits" / f"{split}.txt"])
+    # lists of others name files: leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png gtFine/...
+    ids = listed and [name.removesuffix("_leftImg8bit") for name in listed]
     if ids is None:
         ids = frames(root / "leftImg8bit" / split, "_leftImg8bit.png")
         if not ids and (labelled := frames(root / "gtFine" / split, "_gtFine_labelIds.png")):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from frugalseg.batch import IGNORE_INDEX, EpisodeBatch
+from frugalseg.data import settings
 from frugalseg.data.base import Episode, Sample
 from frugalseg.data.crop import Placement, place_mask, random_placement, top_left
 from frugalseg.data.io import read_image, read_mask
@@ -71,9 +72,10 @@ class Episodes(Recipe):
         self.shots, self.size = shots, size
         self.per_epoch, self.test_episodes, self.test_seed = per_epoch, test_episodes, test_seed
         self.allow_missing_classes = allow_missing_classes
+        self.normaliser = Normaliser(mean, std)
         fill = tuple(round(255 * value) for value in mean)
         self.augment = Augment(scale=scale, rotate=rotate, flip=flip, vertical_flip=vertical_flip, fill=fill)
-        self.normaliser = Normaliser(mean, std)
+        settings.augmentation(self.augment)
 
     def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
         """Make an augmented episode: (3, S, S) and (K, 3, S, S) images, (S, S) and (K, S, S) masks."""

@@ -212,7 +212,7 @@ def _pull(session: requests.Session, source: Source, part: _Part, progress: Prog
     with session.get(source.url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         _check_status(response.status_code, source, part)
         start, now = _described(source.url, response)
-        if response.status_code == 206 and (start != have or now != mark):
+        if response.status_code == 206 and (mark is None or start != have or not _same(now, mark)):
             part.discard()
             raise _Interrupted("the file has changed at its source, so it is fetched anew")
         if source.size is not None and now.length not in (None, source.size):
@@ -221,6 +221,12 @@ def _pull(session: requests.Session, source: Source, part: _Part, progress: Prog
         if response.status_code != 206:
             part.begin(now)
         _receive(response.raw, source, part, now.length or source.size, progress)
+
+
+def _same(now: _Mark, before: _Mark) -> bool:
+    """Whether two marks are of one file; a response that does not say the length is no sign of another one."""
+    lengths = {now.length, before.length} - {None}
+    return len(lengths) < 2 and now._replace(length=before.length) == before
 
 
 def _continuation(have: int, mark: _Mark) -> dict[str, str]:

@@ -10,13 +10,14 @@ from frugalseg.errors import DatasetError, DatasetNotFoundError
 Tags = Mapping[str, tuple[int, ...]]
 
 
-def locate(root: str | Path, *marks: str, give: str) -> Path:
+def locate(root: str | Path, *marks: str, give: str, key: str = "data.root") -> Path:
     """Check that a folder is a data set's root.
 
     Args:
         root: the folder.
         marks: relative paths, at least one of which a root holds.
         give: what the user should give, for the message.
+        key: the setting that names the folder, for the message.
 
     Returns:
         `root`.
@@ -35,7 +36,7 @@ def locate(root: str | Path, *marks: str, give: str) -> Path:
             distance = f"{abs(steps)} folder{'s' if abs(steps) > 1 else ''} too {'high' if steps > 0 else 'low'}"
             what, mend = f"{what}: {distance}" if root.exists() else what, f"{right} looks right"
             break
-    raise DatasetNotFoundError(f"{root}: {what}; set data.root: {mend}")
+    raise DatasetNotFoundError(f"{root}: {what}; set {key}: {mend}")
 
 
 def _holds(folder: Path, marks: Sequence[str]) -> bool:

@@ -107,7 +107,7 @@ def _read_values(path: Path, code: MaskCode | None) -> NDArray[np.uint8]:
     """What is stored: one value per pixel, colours replaced by the value that they stand for."""
     try:
         with Image.open(path) as mask:
-            if code is not None and code.colours is not None and mask.mode in ("RGB", "RGBA"):
+            if code is not None and code.colours is not None and _holds_colours(mask, code.colours):
                 return ids_of_colours(np.asarray(mask.convert("RGB")), code.colours, path)
             check_mode(path, mask.mode)
             return np.asarray(mask)  # no convert(): it would turn palette ids into colours or their luma
@@ -115,6 +115,19 @@ def _read_values(path: Path, code: MaskCode | None) -> NDArray[np.uint8]:
         raise MaskError(f"{path}: no such mask; restore it or take its id off the list") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise MaskError(f"{path}: cannot be decoded ({_reason(error)}); fetch the file again") from None
+
+
+def _holds_colours(mask: Image.Image, colours: NDArray[np.uint8]) -> bool:
+    """Whether the colours say what a pixel is.
+
+    They do in a palette image too whose palette consists of class colours: saved from colours, it may be in any order.
+    """
+    if mask.mode != "P":
+        return mask.mode in ("RGB", "RGBA")
+    used = [cast(int, index) for _, index in mask.getcolors() or []]
+    palette = np.asarray(mask.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    known = {tuple(colour) for colour in colours.tolist()}
+    return all(index < len(palette) and tuple(palette[index].tolist()) in known for index in used)
 
 
 def check_mode(path: Path, mode: str) -> None:
@@ -201,6 +214,28 @@ def write_atomic(path: Path, writer: Callable[[BinaryIO], object]) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that no longer run had begun to write with `write_atomic`.
+
+    Args:
+        folder: looked at itself, not what is below it.
+    """
+    for leftover in folder.glob(".*.tmp"):
+        writer = leftover.name.split(".")[-2]
+        if writer.isdecimal() and not _runs(int(writer)):
+            leftover.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _reason(error: BaseException) -> str:

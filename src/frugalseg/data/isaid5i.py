@@ -11,7 +11,7 @@ import numpy as np
 
 from frugalseg.data import folders
 from frugalseg.data.base import ClassTable, Pair, Sample
-from frugalseg.data.lists import packaged, parse_pairs, read_ids, split_ids, split_pairs
+from frugalseg.data.lists import packaged, parse_pairs, read_ids, read_text_file, split_ids, split_pairs
 from frugalseg.data.module import SegmentationData
 from frugalseg.data.recipes import Recipe
 from frugalseg.errors import ConfigError, DatasetError, DatasetNotFoundError
@@ -116,7 +116,7 @@ def index(root: str | Path, split: str) -> list[Sample]:
 def _ids(root: Path, split: str) -> list[str]:
     own = root / "splits" / f"{split}.txt"
     if not own.is_file() and (lists := _lists_on_disk(root, split)):
-        ids = sorted({pair.id for path in lists for pair in parse_pairs(path.read_text(), str(path))})
+        ids = sorted({pair.id for path in lists for pair in parse_pairs(read_text_file(path), str(path))})
         log.info("%s: %d ids from %d lists in %s", split, len(ids), len(lists), lists[0].parent)
         return ids
     ids_or_none = split_ids("isaid5i", f"tiles256_{split}", [own])
@@ -140,7 +140,7 @@ def pairs(root: str | Path, split: str, fold: int, protocol: Protocol = "P1", no
         split: train or val.
         fold: 0, 1 or 2.
         protocol: P1 or P2. Lists on disk hold P1's pairs, so P2 takes those of them that DMNet's lists have too; for
-            tiles that are not the official ones there are no such lists, and P2's size rule is left out, with a warning.
+            tiles that are not the official ones there are none, and P2's size rule is left out, with a warning.
         novel: the pairs of the fold's classes, else those of the ten other classes.
 
     Raises:

@@ -26,6 +26,25 @@ def packaged() -> Traversable:
     return files("frugalseg.data") / "lists"
 
 
+def read_text_file(path: Path) -> str:
+    """Contents of a text file that people edit: UTF-8, with or without the byte order mark of Windows' editors.
+
+    Args:
+        path: the file; any line ends, `str.splitlines` knows them all.
+
+    Raises:
+        DatasetError: another encoding.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        what = "it holds zero bytes, as UTF-16 does" if "\0" in text else None  # which is valid UTF-8
+    except UnicodeDecodeError as error:
+        what = f"{error.reason}, byte {error.start}"
+    if what is not None:
+        raise DatasetError(f"{path}: is not UTF-8 text ({what}); save it as UTF-8")
+    return text
+
+
 def parse_ids(text: str, origin: str) -> list[str]:
     """Read the ids of a split list.
 
@@ -99,7 +118,7 @@ def split_ids(benchmark: str, split: str, on_disk: Sequence[Path]) -> list[str] 
     """
     for path in on_disk:
         if path.is_file():
-            if not (ids := parse_ids(path.read_text(), str(path))):
+            if not (ids := parse_ids(read_text_file(path), str(path))):
                 raise DatasetError(f"{path}: the split is empty; remove the file to use the packaged list, or fill it")
             log.info("%s: %d ids from %s", split, len(ids), path)
             return ids
@@ -126,7 +145,7 @@ def split_pairs(benchmark: str, name: str, on_disk: Sequence[Path]) -> list[Pair
     path = next((path for path in on_disk if path.is_file()), None)
     if path is None and (text := read_text(benchmark, name)) is None:
         raise DatasetNotFoundError(f"{on_disk[0] if on_disk else name}: no such list of pairs, nor a packaged {name}")
-    pairs = parse_pairs(path.read_text(), str(path)) if path else parse_pairs(text or "", f"packaged {name}")
+    pairs = parse_pairs(read_text_file(path), str(path)) if path else parse_pairs(text or "", f"packaged {name}")
     log.info("%s: %d pairs from %s", name, len(pairs), path or "the packaged list")
     return pairs
 
@@ -168,7 +187,7 @@ def read_text(benchmark: str, name: str) -> str | None:
     """
     folder = packaged() / benchmark
     if (plain := folder / f"{name}.txt").is_file():
-        return plain.read_text()
+        return plain.read_text(encoding="utf-8")
     if (packed := folder / f"{name}.txt.gz").is_file():
         return gzip.decompress(packed.read_bytes()).decode()
     return None

@@ -15,6 +15,7 @@ from lightning.pytorch.loops.progress import _ProcessedTracker
 from numpy.typing import NDArray
 
 from frugalseg.batch import ViewsBatch
+from frugalseg.data import settings
 from frugalseg.data.base import ClassTable, Pair, Sample, count_tags
 from frugalseg.data.colour import finish_views
 from frugalseg.data.demands import demand
@@ -83,6 +84,7 @@ class SegmentationData(LightningDataModule, ABC):
         self.splits = {"train": train_split, "val": val_split, "test": test_split, "predict": predict_split}
         self.batch_size, self.num_workers, self.limit = batch_size, num_workers, limit
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
+        settings.at_least("data.seed", self.seed, 0)
         self.pseudo_labels = pseudo_labels
         self.classes: ClassTable = self.describe()
         self._samples: dict[str, list[Sample]] = {}
@@ -187,6 +189,10 @@ class SegmentationData(LightningDataModule, ABC):
                 raise ConfigError(f"{type(recipe).__name__} cannot train; set data.recipe to Tags or Segment")
             found = self.index(self.splits[role])[: self.limit]
             if role == "train" and self.pseudo_labels is not None:
+                if isinstance(recipe, Episodes):  # the lists of pairs say what the benchmark's own masks show
+                    raise ConfigError(
+                        "data.pseudo_labels: Episodes need the benchmark's own masks; take one of the two"
+                    )
                 found = PseudoLabels(self.pseudo_labels).over(found)
             where = f"split {self.splits[role]} of {self.root}"
             demand(recipe, role, found, where, (self.tags_from(), self.masks_from()))
@@ -256,7 +262,11 @@ class SegmentationData(LightningDataModule, ABC):
             dataloader_idx: not looked at.
         """
         unfinished = isinstance(batch, dict) and "colour" in batch
-        return finish_views(cast(ViewsBatch, batch), self.recipe.normaliser) if unfinished else batch
+        if not unfinished:
+            return batch
+        finished = finish_views(cast(ViewsBatch, batch), self.recipe.normaliser)
+        # the trainer has converted the batch to its precision already, before there were floats to convert
+        return self.trainer.precision_plugin.convert_input(finished) if self.trainer else finished
 
     def episode_table(self, role: str) -> EpisodeTable:
         """The few-shot pairs of a role, matched with its samples on first use.
@@ -275,7 +285,8 @@ class SegmentationData(LightningDataModule, ABC):
             self._tables[role] = table = EpisodeTable(self.samples(role), pairs, classes, where)
             # one image is enough to be a query, not to have a support; training leaves such classes out of the draw
             if thin := [self.class_names[c] for c in table.thin(recipe.shots if role == "train" else 1)]:
-                what = f"{where}: too few images for an episode of {', '.join(thin)}"
+                limited = " (data.limit is set)" if self.limit else ""
+                what = f"{where}{limited}: too few images for an episode of {', '.join(thin)}"
                 if role != "train" and not recipe.allow_missing_classes:
                     raise DatasetError(f"{what}; add images, or set recipe.allow_missing_classes to leave them out")
                 log.warning(what)

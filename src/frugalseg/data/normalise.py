@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from frugalseg.data import settings
 from frugalseg.data.crop import Placement, clear_border
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -22,9 +23,13 @@ class Normaliser:
     Args:
         mean: three means on the scale 0..1.
         std: three standard deviations.
+
+    Raises:
+        ConfigError: means outside 0..1, deviations of 0 or less, or not three.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        settings.colours(mean, std)
         self.mean, self.std = tuple(mean), tuple(std)
         values = torch.arange(256, dtype=torch.float32).div(255)
         channels = [values.sub(m).div(s) for m, s in zip(torch.tensor(mean), torch.tensor(std), strict=True)]

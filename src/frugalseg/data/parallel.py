@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -45,7 +47,7 @@ def each(
             if progress:
                 progress(done, len(items))
         return results
-    pool = ProcessPoolExecutor(workers, initializer=_quieten)
+    pool = ProcessPoolExecutor(workers, initializer=_quieten, initargs=(os.getpid(),))
     try:
         futures = [pool.submit(work, item) for item in items]
         for done, future in enumerate(as_completed(futures), 1):
@@ -61,7 +63,15 @@ def each(
         pool.shutdown(cancel_futures=True)  # waits for the items that have been started
 
 
-def _quieten() -> None:
+def _quieten(parent: int) -> None:
     """Leave Ctrl-C, which the terminal sends to all processes, to the one that started this; and no threads in one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone: killed, it can tell nobody."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from frugalseg.batch import IGNORE_INDEX, EpisodeBatch, ScalesBatch, SegBatch, TagBatch, ViewsBatch
+from frugalseg.data import settings
 from frugalseg.data.base import Sample
 from frugalseg.data.crop import Placement, place_mask, random_placement, whole
 from frugalseg.data.io import read_image, read_mask
@@ -95,9 +96,16 @@ class Recipe(ABC):
 
 
 class _OneImage(Recipe):
-    """What `Tags` and `Segment` share: one image per item, on a canvas if there is a crop."""
+    """What `Tags` and `Segment` share: one image per item, on a canvas if there is a crop.
+
+    Raises:
+        ConfigError: a setting that no image can have.
+    """
 
     def __init__(self, crop: int | None, augment: Augment, mean: Triple, std: Triple) -> None:
+        if crop is not None:
+            settings.at_least("recipe.crop", crop, 1)
+        settings.augmentation(augment)
         self.crop, self.augment, self.normaliser = crop, augment, Normaliser(mean, std)
 
     def train_batch(self, samples: Sequence[Sample], num_classes: int, rngs: Sequence[np.random.Generator]) -> Batch:
@@ -234,6 +242,7 @@ class MultiScale(Recipe):
         mean: Triple = IMAGENET_MEAN,
         std: Triple = IMAGENET_STD,
     ) -> None:
+        settings.positive("recipe.scales", scales)
         self.scales = scales
         self.normaliser = Normaliser(mean, std)
 

@@ -43,7 +43,7 @@ def convert(
         DatasetError: masks are in neither data set, or a `.mat` file is damaged.
     """
     root = voc.locate(root)
-    sbd = locate(sbd, "cls", "dataset/cls", give="the folder benchmark_RELEASE of benchmark.tgz")
+    sbd = locate(sbd, "cls", "dataset/cls", give="the folder benchmark_RELEASE of benchmark.tgz", key="--sbd")
     source = sbd / "cls" if (sbd / "cls").is_dir() else sbd / "dataset" / "cls"
     there, ids = Listing(), [*read_ids("voc12", "trainaug"), *read_ids("voc12", "val")]
     target = root / "SegmentationClassAug"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from frugalseg.data import folders
 from frugalseg.data.base import first_five
-from frugalseg.data.io import write_atomic
+from frugalseg.data.io import remove_leftovers, write_atomic
 from frugalseg.data.isaid5i import COUNTS, FOLDS, SUFFIX, fold_classes
 from frugalseg.data.parallel import each
 from frugalseg.data.tiles import FOREGROUND, STEP, TILE, Cut, Kept, tile_boxes, tile_scene
@@ -122,9 +122,8 @@ def _claim(folder: Path, cut: Cut) -> None:
         write_atomic(marker, lambda stream: stream.write(json.dumps(wanted).encode()))
     elif found != wanted:
         raise DatasetError(f"{folder}: holds tiles cut with {found}, not {wanted}; give another folder for the tiles")
-    for part in ("images", "semantic_png", ".tiled"):  # what a killed run had begun to write
-        for leftover in (folder / part).glob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+    for part in ("images", "semantic_png", ".tiled"):
+        remove_leftovers(folder / part)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -167,6 +166,9 @@ def _attempt(job: _Job) -> str | None:
         raise
     except FrugalsegError as error:
         return str(error)
+    for stem in (_read(job.record) or {"tiles": {}})["tiles"].keys() - kept.keys():  # of an earlier mask
+        (job.folder / "images" / f"{stem}.png").unlink(missing_ok=True)
+        (job.folder / "semantic_png" / f"{stem}{SUFFIX}.png").unlink(missing_ok=True)
     record = {"bytes": job.sizes, "tiles": kept}
     write_atomic(job.record, lambda stream: stream.write(json.dumps(record).encode()))  # last: now the scene is done
     return None

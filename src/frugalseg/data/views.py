@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import default_collate
 
 from frugalseg.batch import ViewsBatch
+from frugalseg.data import settings
 from frugalseg.data.base import Sample
 from frugalseg.data.colour_rule import ColourRule, blur_radius
 from frugalseg.data.crop import whole
@@ -69,6 +70,7 @@ class Views(Recipe):
         std: Triple = IMAGENET_STD,
     ) -> None:
         self.rule = changes or ColourRule()
+        settings.probability("recipe.flip", flip)
         if local_views < 0 or min(global_size, local_size) <= blur_radius(self.rule.sigma[1]):
             raise ConfigError(
                 "Views: local_views must be at least 0, global_size and local_size more than 3.5 times changes.sigma"
@@ -128,7 +130,7 @@ class Views(Recipe):
             "id": sample.id,
             "global_views": canvases[0],
             "local_views": canvases[1],
-            "box": torch.from_numpy(boxes).float(),
+            "box": torch.from_numpy(boxes),
             "flip": torch.from_numpy(flips),
             "size": torch.tensor(image.shape[:2]),
         }

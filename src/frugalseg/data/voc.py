@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from frugalseg.data import folders
 from frugalseg.data.base import ClassTable, Pair, Sample, first_five
-from frugalseg.data.lists import packaged_splits, parse_ids, read_ids, read_labels, split_pairs
+from frugalseg.data.lists import packaged_splits, parse_ids, read_ids, read_labels, read_text_file, split_pairs
 from frugalseg.data.module import SegmentationData
 from frugalseg.data.recipes import Recipe
 from frugalseg.data.sources import SOURCES
@@ -37,12 +37,12 @@ def class_table(root: str | Path) -> ClassTable:
         root: folder that holds JPEGImages; it need not exist.
 
     Raises:
-        DatasetError: classes.txt names less than two classes, one twice, or more than 255.
+        DatasetError: classes.txt names less than two classes, one twice, or more than 255, or is not UTF-8.
     """
     listed = Path(root) / "ImageSets" / "classes.txt"
     if not listed.is_file():
         return ClassTable(NAMES, voc_palette())
-    names = tuple(line.strip() for line in listed.read_text().splitlines() if line.strip())
+    names = tuple(line.strip() for line in read_text_file(listed).splitlines() if line.strip())
     if not 2 <= len(names) <= 255 or len(set(names)) < len(names):
         raise DatasetError(f"{listed}: must name 2 to 255 different classes, one per line, background first")
     return ClassTable(names, voc_palette())
@@ -79,7 +79,7 @@ def split_ids(root: Path, split: str) -> tuple[list[str], Path | None]:
     known = packaged_splits("voc12")
     if on_disk is None and split not in known:
         raise DatasetNotFoundError(f"{listed}: no such split; packaged ones are {', '.join(known)}")
-    ids = parse_ids(on_disk.read_text(), str(on_disk)) if on_disk else read_ids("voc12", split)
+    ids = parse_ids(read_text_file(on_disk), str(on_disk)) if on_disk else read_ids("voc12", split)
     if not ids:
         raise DatasetError(f"{listed}: the split is empty; remove the file to use the packaged list, or fill it")
     log.info("%s: %d ids from %s", split, len(ids), on_disk or "the packaged list")

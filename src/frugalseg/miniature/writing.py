@@ -6,12 +6,12 @@ world that is being written; `world.json` is the last one and means that the wor
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from frugalseg.data import io
 from frugalseg.errors import ConfigError, DatasetError
 
 GENERATOR_VERSION: Final = 1  # raise it whenever the same seed no longer gives the same files
@@ -86,7 +86,10 @@ def _claim(root: Path, facts: Mapping[str, object]) -> None:
     """Makes sure that the folder is free or holds this very world, and says so on disk."""
     marks = [root / name for name in (DONE_MARK, STARTED_MARK) if (root / name).is_file()]
     for mark in marks:
-        found = json.loads(mark.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(mark.read_text(encoding="utf-8"))
+        except ValueError:
+            raise DatasetError(f"{mark} is damaged: remove the folder of this world and write it again") from None
         found.pop("digest", None)
         differing = sorted(key for key in facts.keys() | found.keys() if facts.get(key) != found.get(key))
         if differing:
@@ -130,13 +133,7 @@ def _write_json(path: Path, content: Mapping[str, object]) -> None:
 def write_atomic(path: Path, content: bytes) -> None:
     """Writes a file that is either absent (or old) or complete; makes its folder.
 
-    `frugalseg.data.io` has the same, but importing it imports torch, which a generator should not wait for.
+    Raises:
+        DiskFullError: There is no room.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two writers of the same world apart; the dot hides what a killed writer leaves.
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    io.write_atomic(path, lambda stream: stream.write(content))

@@ -77,7 +77,7 @@ def matched_points(
     Where the crops share nothing (`area(intersection(...)) == 0`) the points mean nothing; leave such pairs out.
 
     Args:
-        box_a: (N, 4) float, first crops.
+        box_a: (N, 4) first crops, float or whole numbers (then the result is float32).
         flip_a: (N,) bool.
         box_b: (N, 4) second crops.
         flip_b: (N,) bool.
@@ -87,6 +87,8 @@ def matched_points(
     Returns:
         For `sample_at` in the first crops (N, S, S, 2), the same in the second ones, and the points in image pixels.
     """
+    if not box_a.is_floating_point():
+        box_a, box_b = box_a.float(), box_b.float()
     shared = intersection(box_a, box_b)[:, None, None]
     steps = torch.arange(side, dtype=box_a.dtype, device=box_a.device)
     rows, columns = torch.meshgrid(steps, steps, indexing="ij")
