@@ -20,6 +20,11 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def restart():
+    """As a new process does: without what has been read in this one."""
+    coco_tags._load.cache_clear()
+
+
 @pytest.fixture
 def source(tmp_path):
     """Image 25 twice category 90 and once 4, image 9 a crowd of 7, image 30 nothing; ids out of order."""
@@ -46,6 +51,7 @@ def test_the_second_start_reads_the_cache(source, monkeypatch):
     with np.load(cache, allow_pickle=False) as arrays:  # would refuse objects
         assert {arrays[key].dtype.kind for key in arrays} == {"i", "u", "U"}
     monkeypatch.setattr(coco_tags, "parse_instances", lambda path: pytest.fail("parsed again"))
+    restart()
     assert same(load_instances(source), first)
 
 
@@ -57,6 +63,7 @@ def test_another_json_or_a_damaged_cache_is_parsed_anew(source):
     whole = cache.read_bytes()
     for damaged in (b"", b"no zip", whole[: len(whole) // 2], whole[:200] + bytes(50) + whole[250:]):
         cache.write_bytes(damaged)
+        restart()
         assert load_instances(source).tags() == {STEMS[0]: ()}
         assert cache.read_bytes() == whole
 
@@ -67,12 +74,25 @@ def test_a_read_only_folder_is_cached_for_the_user_else_not_at_all(source, tmp_p
     first = load_instances(source)
     assert [path.suffix for path in (tmp_path / "cache" / "frugalseg").iterdir()] == [".npz"]
     assert ".frugalseg/instances_train2014.npz: cannot be written" in caplog.text
+    restart()
     with monkeypatch.context() as patched:
         patched.setattr(coco_tags, "parse_instances", lambda path: pytest.fail("parsed again"))
         assert same(load_instances(source), first)
     monkeypatch.setenv("XDG_CACHE_HOME", str(source))
+    restart()
     assert same(load_instances(source), first)
     assert "every start parses it" in caplog.text
+
+
+def test_without_any_cache_a_process_parses_once(source, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    (source.parent / ".frugalseg").write_text("a file where the folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(source))
+    first = load_instances(source)
+    assert all(same(load_instances(source), first) for _ in range(3))
+    assert caplog.text.count("read for the first time") == 1
+    write_json(source.parent.parent, "train2014", [9], [], OWN)
+    assert load_instances(source).tags() == {STEMS[0]: ()}
 
 
 def rewrite(path, change):
@@ -153,12 +173,28 @@ def test_labels_by_number(tmp_path):
 
 
 def save(path, kind):
-    labels = {"two columns": LABELS[:, :2], "a threshold": LABELS * 0.5, "too few": LABELS[:2]}.get(kind, LABELS)
-    ids = {"other ids": ["2007_000032", "2007_000039", "b"]}.get(kind, ["b", "c", "a"])
+    labels = {
+        "two columns": LABELS[:, :2],
+        "a threshold": LABELS * 0.5,
+        "too few": LABELS[:2],
+        "words": LABELS.astype(str),
+    }.get(kind, LABELS)
+    ids = {"other ids": ["2007_000032", "2007_000039", "b"], "twice": list("aba"), "square": np.ones((3, 3))}.get(
+        kind, ["b", "c", "a"]
+    )
     if kind == "pickle":
         np.save(path.open("wb"), dict(zip(ids, labels, strict=True)), allow_pickle=True)
     elif kind == "objects":
         np.savez(path, ids=np.array(ids, object), labels=labels)
+    elif kind == "cut":
+        np.savez(path, ids=ids, labels=labels)
+        path.write_bytes(path.read_bytes()[:300])
+    elif kind == "damaged":
+        np.savez_compressed(path, ids=ids, labels=labels)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:60] + bytes(30) + whole[90:])
+    elif kind == "text":
+        path.write_text("2007_000032 0 1 1\n" * 9)
     elif kind == "array":
         np.save(path.open("wb"), labels)
     elif kind == "raw":
@@ -178,6 +214,12 @@ def save(path, kind):
         ("too few", r"shape \(2, 3\) for 3 ids"),
         ("other ids", r"no labels of 1 of 2 ids, first a \(it has 2007_000032, .*another data set's"),
         ("a threshold", "must be 0 or 1"),
+        ("words", "must be 0 or 1"),
+        ("cut", r"cannot be read \(File is not a zip file\)"),
+        ("damaged", r"cannot be read"),
+        ("text", r"is neither \.npz nor \.npy"),
+        ("twice", "has 1 ids more than once, first a;"),
+        ("square", r"one row of names, but their shape is \(3, 3\)"),
     ],
 )
 def test_wrong_label_files(tmp_path, kind, message):

@@ -4,6 +4,7 @@ Rule: crowd regions are painted first, then the other annotations by falling `ar
 annotation id. What is painted later hides what is beneath, so small objects lie on top; what is left is background.
 """
 
+import hashlib
 import json
 from array import array
 from collections.abc import Callable
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from frugalseg.batch import IGNORE_INDEX
-from frugalseg.data.coco_tags import annotation_file, read_json
-from frugalseg.data.io import image_size, write_atomic, write_mask
+from frugalseg.data.coco_tags import annotation_file, read_json, whole
+from frugalseg.data.io import image_size, remove_leftovers, write_atomic, write_mask
 from frugalseg.data.parallel import each
 from frugalseg.errors import DatasetError, DatasetNotFoundError, ImageError
 from frugalseg.ops.palette import voc_palette
@@ -25,6 +26,8 @@ Crowd = Literal["class", "ignore"]
 
 SETTINGS = ".settings.json"
 """File beside the masks that says how they were made."""
+_FARTHEST = 1e5
+"""Pixels from the origin; pycocotools needs memory and time by the length of an edge."""
 
 
 class Annotation(NamedTuple):
@@ -48,12 +51,13 @@ class Annotation(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A mask to make: the file, (H, W), its annotations with their class ids, and what crowds become."""
+    """A mask to make: the file, (H, W), its annotations with their class ids, what crowds become, and the json."""
 
     path: Path
     size: tuple[int, int]
     layers: list[tuple[Annotation, int]]
     crowd: Crowd
+    source: Path
 
 
 def make_masks(
@@ -89,7 +93,8 @@ def make_masks(
         )
     jobs = list_jobs(source, target, crowd)
     try:
-        _claim(target, {"crowd": crowd, "source": source.name, "bytes": source.stat().st_size})
+        size, digest = source.stat().st_size, _sha256(source)
+        _claim(target, {"crowd": crowd, "source": source.name, "bytes": size, "sha256": digest})
         return sum(each(make_mask, jobs, workers, progress))
     except OSError as error:
         raise DatasetError(f"{target}: cannot be written ({error.strerror}); mend that and start again") from None
@@ -110,9 +115,9 @@ def list_jobs(source: Path, target: Path, crowd: Crowd) -> list[Job]:
         DatasetError: the json is damaged.
     """
     content = read_json(source, _annotation)
-    rank = {number: place for place, number in enumerate(sorted(entry["id"] for entry in content["categories"]), 1)}
-    jobs = {image: Job(target / f"{stem}.png", (h, w), [], crowd) for image, stem, h, w in content["images"]}
-    for annotation in content["annotations"]:
+    rank = {number: place for place, number in enumerate(content.categories, 1)}
+    jobs = {n: Job(target / f"{stem}.png", (h, w), [], crowd, source) for n, stem, h, w in content.images}
+    for annotation in content.annotations:
         if annotation.image not in jobs or annotation.category not in rank:
             what = f"annotation {annotation.id} names an image or a category that is not in the file"
             raise DatasetError(f"{source}: {what}; unpack the archive again")
@@ -121,11 +126,29 @@ def list_jobs(source: Path, target: Path, crowd: Crowd) -> list[Job]:
 
 
 def _annotation(entry: dict[str, Any]) -> Annotation:
-    region = entry["segmentation"]
-    if isinstance(region, list):  # 8 bytes a number; Python's own take 32, gigabytes for the whole file
-        region = [array("d", polygon) for polygon in region]
-    crowd = bool(entry.get("iscrowd", 0))
-    return Annotation(entry["id"], entry["image_id"], entry["category_id"], float(entry["area"]), crowd, region)
+    area, crowd = entry["area"], entry.get("iscrowd", 0)
+    if type(area) not in (int, float) or area != area or crowd not in (0, 1):
+        raise ValueError(f"area is {area!r:.40} and iscrowd {crowd!r:.40}, but a number and 0 or 1 are expected")
+    number, image, category = whole(entry, "id"), whole(entry, "image_id"), whole(entry, "category_id")
+    return Annotation(number, image, category, float(area), bool(crowd), _region(entry["segmentation"]))
+
+
+def _region(region: Any) -> Any:
+    """Check the form of a region, not its numbers: those are checked when it is painted, by all processes."""
+    if isinstance(region, list):
+        try:
+            # 8 bytes a number; Python's own take 32, gigabytes for the whole file
+            polygons = [array("d", polygon) for polygon in region]
+        except (TypeError, OverflowError):
+            raise ValueError(f"segmentation is {region!r:.40}, but lists of numbers are expected") from None
+        if odd := [len(polygon) for polygon in polygons if len(polygon) % 2]:
+            raise ValueError(f"a polygon has {odd[0]} numbers, but an x and a y for each point are expected")
+        # fewer than three points cover nothing; pycocotools would take four numbers for a box
+        return [polygon for polygon in polygons if len(polygon) >= 6]
+    code = region if isinstance(region, dict) else {}
+    if not isinstance(code.get("counts"), str | list) or not isinstance(code.get("size"), list):
+        raise ValueError(f"segmentation is {region!r:.40}, but polygons or run lengths (counts, size) are expected")
+    return region
 
 
 def paint(job: Job) -> NDArray[np.uint8]:
@@ -149,21 +172,56 @@ def _height(annotation: Annotation) -> tuple[bool, float, int]:
 
 
 def decode(annotation: Annotation, job: Job) -> NDArray[np.bool_]:
-    """Pixels of an annotation, (H, W) bool, by pycocotools: the union of its polygons, or its run-length code."""
+    """Pixels of an annotation, by pycocotools: the union of its polygons, or its run-length code.
+
+    Returns:
+        (H, W) bool.
+
+    Raises:
+        DatasetError: a code of another size, or numbers that are no region.
+    """
     region = annotation.region
+    where = f"{job.source}: image {job.path.stem}, annotation {annotation.id}"
     if isinstance(region, list):
         if not region:
             return np.zeros(job.size, bool)
-        region = rle.merge(rle.frPyObjects(region, *job.size))
-    elif isinstance(region["counts"], list):
-        region = rle.frPyObjects(region, *region["size"])
-    covered: NDArray[np.uint8] = rle.decode(region)
-    if covered.shape != job.size:
-        raise DatasetError(
-            f"{job.path.name}: annotation {annotation.id} is {covered.shape[0]}x{covered.shape[1]} (HxW), its image"
-            f" {job.size[0]}x{job.size[1]}; take image list and annotations from one release"
-        )
+        if not all(np.abs(polygon).max() <= _FARTHEST for polygon in region):
+            raise DatasetError(f"{where} has a point farther than {_FARTHEST:.0f} pixels away; mend or remove it")
+        code = rle.merge(rle.frPyObjects(region, *job.size))
+    else:
+        if region["size"] != list(job.size):
+            raise DatasetError(
+                f"{where} is {'x'.join(map(str, region['size'])):.40} (HxW), its image {job.size[0]}x{job.size[1]};"
+                " take image list and annotations from one release"
+            )
+        counts = region["counts"] if isinstance(region["counts"], list) else _run_lengths(region["counts"])
+        # pycocotools leaves pixels beyond the last run as the memory was
+        if not all(type(run) is int and run >= 0 for run in counts) or sum(counts) != job.size[0] * job.size[1]:
+            raise DatasetError(f"{where} has run lengths that do not fill its image; unpack the archive again")
+        code = rle.frPyObjects({"size": region["size"], "counts": counts}, *job.size)
+    covered: NDArray[np.uint8] = rle.decode(code)
     return covered.view(bool)
+
+
+def _run_lengths(code: str) -> list[int]:
+    """Run lengths of a compressed code: 5 bits a character, low ones first; from the fourth on, differences.
+
+    Returns:
+        Lengths; [-1] for text that is no code.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in code:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            return [-1]
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:  # the last of this number
+            value -= (bits & 16) << (shift - 4)  # sign
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs if not shift else [-1]
 
 
 def make_mask(job: Job) -> bool:
@@ -177,16 +235,31 @@ def make_mask(job: Job) -> bool:
     return True
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _claim(target: Path, settings: dict[str, Any]) -> None:
-    """Record how the masks of a folder are made, or check that those in it are made so."""
+    """Record how the masks of a folder are made, or check that those in it are made so; remove what a kill left."""
     record = target / SETTINGS
-    before = json.loads(record.read_text()) if record.is_file() else {}
-    if before == settings:
-        return
-    if target.is_dir() and any(entry.suffix == ".png" for entry in target.iterdir()):
-        changed = ", ".join(f"{key} {before[key]}" for key in before if before[key] != settings.get(key))
-        raise DatasetError(
-            f"{target}: holds masks {f'made with {changed}' if changed else 'of another origin'}, not with crowd"
-            f" {settings['crowd']} from this {settings['source']}; move them away to make these"
-        )
-    write_atomic(record, lambda stream: stream.write(json.dumps(settings).encode()))
+    before = _settings(record)
+    if before != settings:
+        if target.is_dir() and any(entry.suffix == ".png" for entry in target.iterdir()):
+            changed = ", ".join(f"{key} {before[key]}" for key in before if before[key] != settings.get(key))
+            raise DatasetError(
+                f"{target}: holds masks {f'made with {changed}' if changed else 'of another origin'}, not with crowd"
+                f" {settings['crowd']} from this {settings['source']}; move them away to make these"
+            )
+        write_atomic(record, lambda stream: stream.write(json.dumps(settings).encode()))
+    remove_leftovers(target)
+
+
+def _settings(record: Path) -> dict[str, Any]:
+    try:
+        before = json.loads(record.read_text()) if record.is_file() else {}
+    except (ValueError, RecursionError):
+        before = None
+    if not isinstance(before, dict):
+        raise DatasetError(f"{record}: is damaged, so nobody knows how the masks beside it were made; move both away")
+    return before

@@ -1,13 +1,27 @@
 """Image-level labels from a user's file, and the check before training on any."""
 
+import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from frugalseg.data.base import Sample, first_five
 from frugalseg.data.folders import Tags
 from frugalseg.errors import DatasetError, DatasetNotFoundError
+
+_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,  # a damaged shape
+    RuntimeError,  # an encrypted member, or a compression that zipfile lacks
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def check_tags(samples: Sequence[Sample], where: str) -> None:
@@ -41,7 +55,7 @@ def read_tags(path: Path, classes: int, ids: Sequence[str], stem: Callable[[str]
 
     Raises:
         DatasetNotFoundError: no such file.
-        DatasetError: a pickle, another form, or labels of another data set.
+        DatasetError: a pickle, another form, an id twice, or labels of another data set.
     """
     names, labels = _arrays(path)
     if labels.ndim != 2 or labels.shape != (len(names), classes):
@@ -55,28 +69,45 @@ def read_tags(path: Path, classes: int, ids: Sequence[str], stem: Callable[[str]
             f"{path}: has no labels of {len(missing)} of {len(ids)} ids, first {first_five(missing)} (it has"
             f" {first_five(names)}): these are another data set's or split's labels; set data.tags to its own"
         )
-    if not np.isin(labels, (0, 1)).all():
+    if len(rows) < len(names):
+        twice = [name for name, count in Counter(map(stem, names)).items() if count > 1]
+        raise DatasetError(f"{path}: has {len(twice)} ids more than once, first {first_five(twice)}; keep one row each")
+    if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
         raise DatasetError(f"{path}: labels must be 0 or 1; save them as uint8 after a threshold")
     return {name: tuple(np.flatnonzero(labels[rows[name]]).tolist()) for name in ids}
 
 
 def _arrays(path: Path) -> tuple[list[str], np.ndarray]:
     """Ids and labels as they are in the file."""
+    objects = False
     try:
         with path.open("rb") as stream:
+            objects = _may_hold_objects(stream)
             archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile) or not {"ids", "labels"} <= set(archive.files):
                 raise DatasetError(f"{path}: is no .npz with the arrays ids and labels; save it as such (np.savez)")
-            names, labels = archive["ids"], np.asarray(archive["labels"])
+            names, labels = np.asarray(archive["ids"]), np.asarray(archive["labels"])
     except FileNotFoundError:
         raise DatasetNotFoundError(f"{path}: no such file of image-level labels; mend data.tags") from None
-    except (ValueError, EOFError, OSError) as error:
-        if "pickle" not in str(error).lower():
-            raise DatasetError(f"{path}: cannot be read ({error}); save it as .npz (np.savez)") from None
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())
+        if "pickle" not in reason.lower():
+            raise DatasetError(f"{path}: cannot be read ({reason}); fetch or save it again (np.savez)") from None
+        if not objects:  # NumPy takes everything that it does not know for a pickle
+            raise DatasetError(f"{path}: is neither .npz nor .npy; save ids and labels with np.savez") from None
         raise DatasetError(
             f"{path}: is a pickle, which can run code and is not read; if you trust it, load it yourself as a"
             " dictionary d and np.savez('tags.npz', ids=list(d), labels=np.array(list(d.values()), np.uint8))"
         ) from None
+    if names.ndim != 1:
+        raise DatasetError(f"{path}: ids must be one row of names, but their shape is {names.shape}; save them so")
     if names.dtype.kind in "iu":
         return [f"{number:012d}" for number in names.tolist()], labels
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in names.tolist()], labels
+    return [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names.tolist()], labels
+
+
+def _may_hold_objects(stream: BinaryIO) -> bool:
+    """Whether a file begins like a zip, a NumPy array or a pickle (protocols 2 to 5)."""
+    start = stream.read(6)
+    stream.seek(0)
+    return start[:2] == b"PK" or start == b"\x93NUMPY" or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05")
