@@ -74,7 +74,7 @@ GROUPS = [
         Row("data.index_coco", f"start of {COCO}, from the cached index", "s", bound=5),
         Row(
             "data.index_coco_memory",
-            "peak memory of that process; the data module adds Lightning's 800",
+            "peak memory of that process, which imports no torch",
             "MB",
             bound=500,
         ),
