@@ -1,6 +1,7 @@
 """Fixtures and helpers that several test folders share."""
 
 import os
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def real_voc() -> Path:
     if not root.is_dir():
         pytest.skip(f"no genuine VOC samples at {root}; set FRUGALSEG_REAL_DATA")
     return root
+
+
+def hear_ctrl_c() -> None:
+    """`preexec_fn` of processes that are to be interrupted: whoever was started in the background ignores SIGINT, and
+    so do all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

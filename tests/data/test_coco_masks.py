@@ -25,7 +25,7 @@ from pycocotools.coco import COCO as Reader
 from frugalseg.data.coco_masks import SETTINGS, make_masks
 from frugalseg.data.io import read_mask
 from frugalseg.errors import DatasetError, DatasetNotFoundError, DiskFullError
-from tests.conftest import REAL, REPOSITORY
+from tests.conftest import REAL, REPOSITORY, hear_ctrl_c
 from tests.data.coco_files import OWN, box, runs, write_json
 
 # pycocotools 2.0.11 under NumPy 2
@@ -234,7 +234,7 @@ def test_ctrl_c_leaves_whole_masks_and_the_next_run_goes_on(tmp_path):
     annotations = [box(n, n, 4, n % 300, n % 200, 50, 60) for n in images]
     write_json(tmp_path, "train2014", images, annotations, OWN, (480, 640))
     code = "import sys; from frugalseg.data.coco_masks import make_masks; make_masks(sys.argv[1], 'train2014', 2)"
-    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, start_new_session=True,
+    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, start_new_session=True, preexec_fn=hear_ctrl_c,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     folder = tmp_path / "SegmentationClass/train2014"
     try:

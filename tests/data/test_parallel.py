@@ -9,7 +9,7 @@ import pytest
 
 from frugalseg.data.parallel import each
 from frugalseg.errors import DatasetError, FrugalsegError
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, hear_ctrl_c
 
 
 def square(number):
@@ -86,7 +86,7 @@ def write_slowly(folder, number):
 def test_ctrl_c_ends_all_processes_and_finishes_what_has_begun(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(tmp_path)], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
+        text=True, start_new_session=True, preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     assert process.stdout.readline().strip() == "1"
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
@@ -101,7 +101,7 @@ def test_ctrl_c_ends_all_processes_and_finishes_what_has_begun(tmp_path):
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(tmp_path)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=hear_ctrl_c,
     )  # fmt: skip
     assert process.stdout.readline().strip() == "1"
     os.kill(process.pid, signal.SIGKILL)

@@ -13,7 +13,7 @@ from frugalseg.data import tiles, tiling
 from frugalseg.data.isaid5i import COLOURS, index, pairs
 from frugalseg.data.tiling import Cut, tile_boxes, tile_dataset, tile_scene
 from frugalseg.errors import ConfigError, DatasetError, DatasetNotFoundError, ImageError, MaskError
-from tests.conftest import REAL
+from tests.conftest import REAL, hear_ctrl_c
 from tests.data.conftest import picture
 
 SMALL = {"tile": 32, "step": 24}
@@ -213,7 +213,12 @@ def test_ctrl_c_and_continuing_with_processes(tmp_path):
         write_scene(raw / "train", f"P{number:04}", blobs(400, 400, number), seed=number)
     code = f"from frugalseg.data.tiling import tile_dataset as t; t({str(raw)!r}, {str(out)!r}, workers=2, progress=lambda *p: print(*p, flush=True))"
     run = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_ctrl_c,
     )
     assert run.stdout.readline() == "1 30\n"
     os.killpg(run.pid, signal.SIGINT)
