@@ -167,3 +167,17 @@ def test_state_outside_of_a_fit_is_empty_and_overfit_is_refused(root, tmp_path):
     assert data(root).state_dict() == {}
     with pytest.raises(ConfigError, match="overfit_batches"):
         trainer(tmp_path, overfit_batches=1).fit(Recorder(), datamodule=data(root))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
+def test_more_steps_after_a_fit_that_ended_by_its_steps(root, tmp_path, steps):
+    """Lightning counts the epoch that `max_steps` cut off as done; the batches go on as if nothing had ended."""
+    endless = {"max_epochs": -1}
+    whole = uninterrupted(root, tmp_path / "whole", max_steps=9, **endless)
+    first, second = Recorder(), Recorder()
+    begun = trainer(tmp_path / "first", max_steps=steps, **endless)
+    begun.fit(first, datamodule=data(root))
+    begun.save_checkpoint(tmp_path / "end.ckpt")  # as `frugalseg fit` does last of all
+    more = trainer(tmp_path / "second", max_steps=9, **endless)
+    more.fit(second, datamodule=data(root), ckpt_path=tmp_path / "end.ckpt")
+    assert [step[2:] for step in first.seen + second.seen] == [step[2:] for step in whole]

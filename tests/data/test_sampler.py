@@ -68,3 +68,13 @@ def test_exact_sampler_neither_pads_nor_repeats():
             assert sorted(index for part in parts for index in part) == list(range(n))
             assert all(len(part) == len(list(part)) for part in parts)
             assert all(list(part) == list(range(rank, n, world)) for rank, part in enumerate(parts))
+
+
+def test_a_sampler_keeps_its_own_count_of_epochs():
+    fresh, resumed = TrainSampler(7, 2, seed=3), TrainSampler(7, 2, seed=3, epoch=1, start=1, ahead=3)
+    fresh.set_epoch(1)
+    resumed.set_epoch(4)  # Lightning's number of the same epoch
+    assert list(resumed) == list(fresh)[1:]
+    fresh.set_epoch(2)
+    resumed.set_epoch(5)
+    assert list(resumed) == list(fresh)

@@ -1,6 +1,7 @@
 """What every benchmark says about one image and about its classes."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -99,3 +100,17 @@ def count_tags(samples: Sequence[Sample], classes: int) -> NDArray[np.int64]:
     """
     flat = [tag for sample in samples for tag in sample.tags or ()]
     return np.bincount(np.asarray(flat, dtype=np.int64), minlength=classes).astype(np.int64)
+
+
+def samples_digest(listed: Mapping[str, Sequence[Sample]]) -> str:
+    """SHA-256 over samples: ids, tags, and the sizes in bytes of images and masks.
+
+    Args:
+        listed: role -> samples.
+    """
+    hasher = hashlib.sha256()
+    for role, found in sorted(listed.items()):
+        for sample in found:
+            sizes = [path.stat().st_size for path in (sample.image, sample.mask) if path is not None]
+            hasher.update(repr((role, sample.id, sample.tags, sizes)).encode())
+    return hasher.hexdigest()

@@ -1,6 +1,5 @@
 """The LightningDataModule that all benchmarks share."""
 
-import hashlib
 import logging
 import os
 from abc import ABC, abstractmethod
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from frugalseg.batch import ViewsBatch
 from frugalseg.data import settings
-from frugalseg.data.base import ClassTable, Pair, Sample, count_tags
+from frugalseg.data.base import ClassTable, Pair, Sample, count_tags, samples_digest
 from frugalseg.data.colour import finish_views
 from frugalseg.data.demands import demand
 from frugalseg.data.episode_table import EpisodeTable
@@ -90,7 +89,7 @@ class SegmentationData(LightningDataModule, ABC):
         self._samples: dict[str, list[Sample]] = {}
         self._tables: dict[str, EpisodeTable] = {}
         self._skip: set[str] = set()
-        self._resume: tuple[int, int] | None = None
+        self._resume: tuple[int, int, int] | None = None
         self._train_loader: TrainLoader | None = None
 
     @abstractmethod
@@ -165,12 +164,7 @@ class SegmentationData(LightningDataModule, ABC):
     @property
     def digest(self) -> str:
         """SHA-256 over what has been listed: ids, tags, and the sizes in bytes of images and masks."""
-        hasher = hashlib.sha256()
-        for role, found in sorted(self._samples.items()):
-            for sample in found:
-                sizes = [path.stat().st_size for path in (sample.image, sample.mask) if path is not None]
-                hasher.update(repr((role, sample.id, sample.tags, sizes)).encode())
-        return hasher.hexdigest()
+        return samples_digest(self._samples)
 
     def samples(self, role: str) -> list[Sample]:
         """Samples of a role, listed on first use.
@@ -228,10 +222,12 @@ class SegmentationData(LightningDataModule, ABC):
         if self.trainer and getattr(self.trainer, "overfit_batches", None):  # set by Lightning without a declaration
             raise ConfigError("trainer.overfit_batches replaces the training sampler; use data.limit instead")
         samples, (rank, world) = self.samples("train"), self._place()
-        epoch, start = self._resume or (self.trainer.current_epoch if self.trainer else 0, 0)
+        epoch, start, ahead = self._resume or (self.trainer.current_epoch if self.trainer else 0, 0, 0)
         self._resume = None
         items = self._train_items(samples)
-        sampler = TrainSampler(len(items), self.batch_size, self.seed, rank, world, epoch=epoch, start=start)
+        sampler = TrainSampler(
+            len(items), self.batch_size, self.seed, rank, world, epoch=epoch, start=start, ahead=ahead
+        )
         if not len(sampler):
             unit = "episodes" if isinstance(self.recipe, Episodes) else "images"
             raise DatasetError(
@@ -297,16 +293,18 @@ class SegmentationData(LightningDataModule, ABC):
         """Position of a running fit.
 
         Returns:
-            Epoch and number of its batches that were trained; {} outside of a fit.
+            Epoch, number of its batches that were trained, and by how much Lightning's number of the epoch is ahead
+            (see `TrainSampler`); {} outside of a fit.
         """
         if self._train_loader is None or self.trainer is None:
             return {}
         epoch, batch = self._train_loader.position
         progress = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.current)
         batch -= max(0, progress.ready - progress.processed)  # fetched, but its step has not been taken
+        ahead = self.trainer.current_epoch - epoch
         if batch >= self.trainer.num_training_batches:
             epoch, batch = epoch + 1, 0
-        return {"epoch": epoch, "batch": batch}
+        return {"epoch": epoch, "batch": batch, "ahead": ahead}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Take a position over for the next train loader.
@@ -314,7 +312,8 @@ class SegmentationData(LightningDataModule, ABC):
         Args:
             state_dict: what `state_dict` gave.
         """
-        self._resume = state_dict["epoch"], state_dict["batch"]
+        # older checkpoints do not say how far Lightning is ahead
+        self._resume = state_dict["epoch"], state_dict["batch"], state_dict.get("ahead", 0)
 
     def _recipe(self, role: str) -> Recipe:
         return self.predict_recipe if role == "predict" else self.recipe

@@ -34,6 +34,8 @@ class TrainSampler(DistributedSampler[list[Draw]]):
             rank a sample is left out all the same, since ranks must take the same number of steps.
         epoch: epoch of the next iteration.
         start: batches that the next iteration (and only that one) leaves out: the position of a resumed fit.
+        ahead: by how much Lightning's number of an epoch exceeds ours: it counts an epoch that `max_steps` cut off as
+            done, and goes on with its rest under the next number.
     """
 
     def __init__(
@@ -46,10 +48,15 @@ class TrainSampler(DistributedSampler[list[Draw]]):
         drop_last: bool = True,
         epoch: int = 0,
         start: int = 0,
+        ahead: int = 0,
     ) -> None:
         super().__init__(range(n), num_replicas=world, rank=rank, shuffle=True, seed=seed, drop_last=drop_last)  # type: ignore[arg-type]
         self.n, self.batch_size, self.world = n, batch_size, world
-        self.epoch, self.start = epoch, start
+        self.epoch, self.start, self.ahead = epoch, start, ahead
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration by Lightning's number."""
+        self.epoch = epoch - self.ahead
 
     def __len__(self) -> int:
         """Batches of a whole epoch, also when the next iteration starts inside one."""
