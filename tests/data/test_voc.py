@@ -193,3 +193,10 @@ def test_pairs_on_disk_win(voc_root, caplog):
     (folder / "val_fold0.txt").write_text(f"{VAL[0]}__03\n{VAL[0]}__03\n")
     with pytest.raises(DatasetError, match="1 pairs occur more than once"):
         pairs(voc_root, 0, training=False)
+
+
+def test_an_annotation_in_an_unknown_encoding(tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_text('<?xml version="1.0" encoding="klingon"?><annotation></annotation>')
+    with pytest.raises(DatasetError, match=r"a\.xml: is not XML"):
+        read_annotation(path, NAMES)

@@ -207,7 +207,7 @@ def read_annotation(path: Path, names: tuple[str, ...]) -> tuple[int, ...]:
     """
     try:
         root = ElementTree.parse(path).getroot()  # noqa: S314 - expat limits entity expansion; nothing external is loaded
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError) as error:  # LookupError: an encoding that nobody knows
         raise DatasetError(f"{path}: is not XML ({error}); unpack the archive again") from None
     found = {(item.findtext("name") or "").strip() for item in root.findall("object")}
     if unknown := found - set(names[1:]):
