@@ -137,7 +137,8 @@ def data_digests(root: Path, splits: Iterable[Any]) -> dict[str, str]:
     wanted = sorted({str(split) for split in splits})
     names = ["world.json", "ImageSets/classes.txt", "objectInfo150.txt"]
     names += [f"{folder}/{split}.txt" for folder in ("ImageSets/Segmentation", "splits") for split in wanted]
-    patterns = ("ImageSets/FewShot/*.txt", "lists/*.txt", "*/*_list/split*.txt", "annotations/instances_*.json")
+    patterns = ["ImageSets/FewShot/*.txt", "lists/*.txt", "annotations/instances_*.json"]
+    patterns += [f"{part}/{part}_list/split*.txt" for part in ("train", "val")]
     files = [root / name for name in names] + [path for pattern in patterns for path in sorted(root.glob(pattern))]
     return {path.relative_to(root).as_posix(): file_digest(path) for path in files if path.is_file()}
 

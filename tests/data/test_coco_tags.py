@@ -8,7 +8,7 @@ from frugalseg.data import coco_tags
 from frugalseg.data.base import Sample
 from frugalseg.data.coco_tags import annotation_file, load_instances, parse_instances
 from frugalseg.data.tags import check_tags, read_tags
-from frugalseg.errors import DatasetError, DatasetNotFoundError
+from frugalseg.errors import DatasetError, DatasetNotFoundError, DiskFullError
 from tests.conftest import REAL
 from tests.data.coco_files import OWN, box, runs, write_json
 
@@ -242,3 +242,16 @@ def test_images_without_any_class_are_refused_for_training(tmp_path):
     ):
         check_tags(samples, "split x")
     check_tags([samples[0], samples[2]], "split x")
+
+
+def test_a_full_disk_beside_the_json_is_no_error(source, tmp_path, monkeypatch):
+    write = coco_tags.write_atomic
+
+    def full(path, writer):
+        if path.is_relative_to(source.parent):
+            raise DiskFullError(f"{path}: the disk is full")
+        write(path, writer)
+
+    monkeypatch.setattr(coco_tags, "write_atomic", full)
+    load_instances(source)
+    assert len(list((tmp_path / "cache").rglob("*.npz"))) == 1

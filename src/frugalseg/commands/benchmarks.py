@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from frugalseg.data import ade20k, cityscapes, coco, dlrsd, isaid5i, views, voc  # noqa: F401 - `Views` becomes known
-from frugalseg.data.check import Finding, Progress, check_splits
+from frugalseg.data.check import Finding, check_splits
 from frugalseg.data.check_voc import check_voc
 from frugalseg.data.module import SegmentationData
+from frugalseg.data.parallel import Progress
 from frugalseg.data.recipes import Segment
 from frugalseg.data.stats import class_frequencies
 from frugalseg.errors import MaskError

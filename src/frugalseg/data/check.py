@@ -12,11 +12,10 @@ from PIL import Image
 from frugalseg.data.base import Sample, first_five
 from frugalseg.data.io import check_mode, check_size, image_size, read_image, read_mask
 from frugalseg.data.module import SegmentationData
-from frugalseg.data.parallel import each
+from frugalseg.data.parallel import Progress, each
 from frugalseg.errors import DatasetError, DatasetNotFoundError, ImageError, MaskError
 
 Level = Literal["ok", "warn", "error"]
-Progress = Callable[[int, int], None]
 
 
 class Finding(NamedTuple):

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frugalseg.data.base import Sample, count_tags, first_five
-from frugalseg.data.check import Finding, Level, Progress, check_files
+from frugalseg.data.check import Finding, Level, check_files
 from frugalseg.data.lists import read_histograms, read_ids, read_labels
+from frugalseg.data.parallel import Progress
 from frugalseg.data.voc import CLASS_COUNTS, COUNTS, class_table, locate, mask_folder, split_ids
 from frugalseg.errors import DatasetError
 

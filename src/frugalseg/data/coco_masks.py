@@ -7,7 +7,6 @@ annotation id. What is painted later hides what is beneath, so small objects lie
 import hashlib
 import json
 from array import array
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +17,7 @@ from pycocotools import mask as rle
 from frugalseg.batch import IGNORE_INDEX
 from frugalseg.data.coco_tags import annotation_file, read_json, whole
 from frugalseg.data.io import image_size, remove_leftovers, write_atomic, write_mask
-from frugalseg.data.parallel import each
+from frugalseg.data.parallel import Progress, each
 from frugalseg.errors import DatasetError, DatasetNotFoundError, ImageError
 from frugalseg.ops.palette import voc_palette
 
@@ -65,7 +64,7 @@ def make_masks(
     folder: str,
     workers: int | None = None,
     crowd: Crowd = "class",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Write ROOT/SegmentationClass/<folder>/<image>.png for every image of an instances json.
 

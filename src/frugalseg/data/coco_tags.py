@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from frugalseg.data.folders import Tags
 from frugalseg.data.io import write_atomic
-from frugalseg.errors import DatasetError
+from frugalseg.errors import DatasetError, DiskFullError
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +124,8 @@ def _load(path: Path, size: int, changed: int) -> Instances:
     for place in places:
         try:
             write_atomic(place, lambda stream: np.savez_compressed(stream, stamp=stamp, **vars(instances)))
-        except OSError as error:
-            log.info("%s: cannot be written (%s)", place, error.strerror)
+        except (OSError, DiskFullError) as error:
+            log.info("%s: cannot be written (%s)", place, error)
         else:
             return instances
     log.warning("%s: no cache can be written beside it or in the user's folder, so every start parses it", path)

@@ -1,6 +1,5 @@
 """DLRSD: dense labels of the UC Merced images, with the two few-shot protocols that go by its name."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +12,12 @@ from frugalseg.data.episodes import Episodes
 from frugalseg.data.io import image_size
 from frugalseg.data.lists import split_ids, split_pairs
 from frugalseg.data.module import SegmentationData
+from frugalseg.data.parallel import Progress
 from frugalseg.data.recipes import Recipe
 from frugalseg.errors import ConfigError, DatasetError, DatasetNotFoundError
 from frugalseg.ops.palette import voc_palette
 
 Protocol = Literal["D1", "D2"]
-Progress = Callable[[int, int], None]
 Sizes = dict[tuple[int, int], list[str]]
 
 NAMES = (

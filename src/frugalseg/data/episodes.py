@@ -16,7 +16,7 @@ from frugalseg.data.base import Episode, Sample
 from frugalseg.data.crop import Placement, place_mask, random_placement, top_left
 from frugalseg.data.io import read_image, read_mask
 from frugalseg.data.normalise import IMAGENET_MEAN, IMAGENET_STD, Normaliser
-from frugalseg.data.recipes import Item, Out, Recipe, Triple
+from frugalseg.data.recipes import Item, Recipe, Triple
 from frugalseg.data.transforms import Augment
 from frugalseg.errors import ConfigError
 
@@ -77,7 +77,7 @@ class Episodes(Recipe):
         self.augment = Augment(scale=scale, rotate=rotate, flip=flip, vertical_flip=vertical_flip, fill=fill)
         settings.augmentation(self.augment)
 
-    def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
+    def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator) -> Item:
         """Make an augmented episode: (3, S, S) and (K, 3, S, S) images, (S, S) and (K, S, S) masks."""
         episode = cast(Episode, sample)
         return self._item(episode, [self._augmented(s, episode, num_classes, rng) for s in _images(episode)])

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +21,12 @@ import requests
 import urllib3
 
 from frugalseg.data.io import write_atomic
+from frugalseg.data.parallel import Progress
 from frugalseg.data.sources import Source
 from frugalseg.errors import DiskFullError, DownloadError
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
 
 ATTEMPTS = 5
 """Connections that may break one after the other."""

@@ -112,10 +112,10 @@ class EvaluationEpisodes(EvaluationItems):
     ) -> None:
         super().__init__(samples, recipe, num_classes)
         self.table, self.shots, self.key = table, recipe.shots, (recipe.test_seed, fold)
-        count = len(table) if recipe.test_episodes is None else recipe.test_episodes
-        # fewer than there are pairs: not the first ones, because lists are in the order of scenes or classes
-        order = np.random.default_rng(self.key).permutation(len(table))
-        self.numbers = sorted(order[:count].tolist()) if count < len(table) else list(range(count))
+        self.numbers = list(range(recipe.test_episodes or len(table)))
+        if len(self.numbers) < len(table):  # not the first ones: lists are in the order of scenes or classes
+            order = np.random.default_rng(self.key).permutation(len(table))
+            self.numbers = sorted(order[: len(self.numbers)].tolist())
 
     def __len__(self) -> int:
         """Number of episodes."""

@@ -13,6 +13,8 @@ import cv2
 
 from frugalseg.errors import FrugalsegError
 
+Progress = Callable[[int, int], None]
+"""Called with (files done, files in all)."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -21,7 +23,7 @@ def each(
     work: Callable[[T], R],
     items: Sequence[T],
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[R]:
     """Apply a function to every item.
 

@@ -52,14 +52,13 @@ class Recipe(ABC):
     allow_empty = False
 
     @abstractmethod
-    def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
+    def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator) -> Item:
         """Make a training item; all randomness comes from `rng`.
 
         Args:
             sample: what to read.
             num_classes: K, with the background.
             rng: random numbers of this draw.
-            out: canvas for the item's image; None makes one.
         """
 
     def train_batch(self, samples: Sequence[Sample], num_classes: int, rngs: Sequence[np.random.Generator]) -> Batch:
@@ -107,6 +106,10 @@ class _OneImage(Recipe):
             settings.at_least("recipe.crop", crop, 1)
         settings.augmentation(augment)
         self.crop, self.augment, self.normaliser = crop, augment, Normaliser(mean, std)
+
+    @abstractmethod
+    def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
+        """As of every recipe; `out` is the canvas for the image, None makes one."""
 
     def train_batch(self, samples: Sequence[Sample], num_classes: int, rngs: Sequence[np.random.Generator]) -> Batch:
         """Make a training batch, each image straight onto its place in it."""

@@ -1,6 +1,5 @@
 """From SBD's `.mat` files to the masks of `SegmentationClassAug`."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from frugalseg.data.base import first_five
 from frugalseg.data.folders import Listing, locate
 from frugalseg.data.io import check_ids, check_size, image_size, read_mask, write_mask
 from frugalseg.data.lists import read_ids
-from frugalseg.data.parallel import each
+from frugalseg.data.parallel import Progress, each
 from frugalseg.errors import DatasetError, MaskError
 from frugalseg.ops.palette import voc_palette
 
@@ -22,7 +21,7 @@ def convert(
     sbd: str | Path,
     root: str | Path,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> int:
     """Write `ROOT/SegmentationClassAug/<id>.png` for trainaug and val, 12,031 masks.
 

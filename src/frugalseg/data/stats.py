@@ -1,6 +1,6 @@
 """How often each class occurs: images and pixels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from frugalseg.batch import IGNORE_INDEX
 from frugalseg.data.base import ClassTable, Sample, count_tags
 from frugalseg.data.io import read_mask
-from frugalseg.data.parallel import each
+from frugalseg.data.parallel import Progress, each
 from frugalseg.errors import DatasetError
 
 
@@ -35,7 +35,7 @@ def class_frequencies(
     samples: Sequence[Sample],
     classes: ClassTable,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Frequencies:
     """Count images and pixels per class.
 

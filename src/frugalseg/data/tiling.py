@@ -1,7 +1,6 @@
 """Cutting iSAID into the tiles of iSAID-5i, on all cores; can be stopped and continued."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,13 +8,11 @@ from frugalseg.data import folders
 from frugalseg.data.base import first_five
 from frugalseg.data.io import remove_leftovers, write_atomic
 from frugalseg.data.isaid5i import COUNTS, FOLDS, SUFFIX, fold_classes
-from frugalseg.data.parallel import each
+from frugalseg.data.parallel import Progress, each
 from frugalseg.data.tiles import FOREGROUND, STEP, TILE, Cut, Kept, tile_boxes, tile_scene
 from frugalseg.errors import DatasetError, DatasetNotFoundError, DiskFullError, FrugalsegError
 
 __all__ = ["Cut", "tile_boxes", "tile_dataset", "tile_scene"]
-
-Progress = Callable[[int, int], None]
 
 
 class _Job(NamedTuple):

@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from frugalseg.data.fetch import Progress, check_space, writing
+from frugalseg.data.fetch import check_space, writing
 from frugalseg.data.io import write_atomic
+from frugalseg.data.parallel import Progress
 from frugalseg.errors import DownloadError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")

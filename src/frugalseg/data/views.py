@@ -20,7 +20,7 @@ from frugalseg.data.crop import whole
 from frugalseg.data.io import read_image
 from frugalseg.data.memory import batch_memory
 from frugalseg.data.normalise import IMAGENET_MEAN, IMAGENET_STD, Normaliser
-from frugalseg.data.recipes import Item, Out, Recipe, Triple
+from frugalseg.data.recipes import Item, Recipe, Triple
 from frugalseg.data.transforms import ColourChanges
 from frugalseg.data.view_boxes import BoxRule
 from frugalseg.errors import ConfigError
@@ -86,7 +86,7 @@ class Views(Recipe):
         self.normaliser = Normaliser(mean, std)
         self._change_colours = ColourChanges()
 
-    def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
+    def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator) -> Item:
         """Make (2, 3, G, G) and (L, 3, S, S) views, (2 + L, 4) box, (2 + L,) flip, (2,) size and perhaps colour."""
         return self._item(sample, rng, self.colour, [torch.empty(shape, dtype=self.dtype) for shape in self.shapes])
 

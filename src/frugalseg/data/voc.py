@@ -104,7 +104,8 @@ def index(root: str | Path, split: str, masks: Masks | None = None) -> list[Samp
     """
     root = locate(root)
     ids, _ = split_ids(root, split)
-    images = _listing(root / "JPEGImages")  # one call instead of one per id
+    listing = folders.Listing()
+    images = listing.names(root / "JPEGImages")
     if missing := [name for name in ids if f"{name}.jpg" not in images]:
         raise DatasetError(
             f"{root}/JPEGImages: {len(missing)} of the {len(ids)} images of split {split} are missing,"
@@ -112,7 +113,7 @@ def index(root: str | Path, split: str, masks: Masks | None = None) -> list[Samp
             f" ImageSets/Segmentation/{split}.txt there"
         )
     folder = root / (masks or mask_folder(split))
-    there = _listing(folder) if folder.is_dir() and split != "test" else set()
+    there = listing.names(folder) if split != "test" else set()
     if not there and split != "test":
         log.info("%s: no masks, %s is absent or empty", split, folder)
     tags = {} if split == "test" else _tags(root, ids)
@@ -171,10 +172,6 @@ def mask_folder(split: str) -> Masks:
         split: name of the split.
     """
     return "SegmentationClassAug" if split in ("trainaug", "aug_only") else "SegmentationClass"
-
-
-def _listing(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()}
 
 
 def _tags(root: Path, ids: list[str]) -> dict[str, tuple[int, ...]]:

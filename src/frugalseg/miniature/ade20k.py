@@ -13,10 +13,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from frugalseg.data.parallel import Progress
 from frugalseg.miniature.encoding import encode_jpeg, encode_png
 from frugalseg.miniature.scene import stream
 from frugalseg.miniature.textures import TEXTURES, develop, paint_ground, paint_texture, plane
-from frugalseg.miniature.writing import Progress, World, write_world
+from frugalseg.miniature.writing import World, facts_of, write_world
 
 CLASS_NAMES: Final = ("ground", *TEXTURES)
 UNITS: Final = 96.0  # along each side of a picture
@@ -150,13 +151,6 @@ def write_ade20k_world(
     """
     world = ADE20KWorld(seed=seed, size=size)
     images = {"train": images_train, "val": images_val}
-    facts = {
-        "world": "ade20k",
-        "seed": seed,
-        "size": size,
-        "images_train": images_train,
-        "images_val": images_val,
-        "classes": CLASS_NAMES,
-    }
+    facts = facts_of("ade20k", seed, size, images, classes=CLASS_NAMES)
     plan = World(facts, images, _paths, world.files, lambda: world.lists(images))
     return write_world(Path(root), plan, progress)

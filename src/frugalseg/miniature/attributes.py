@@ -12,11 +12,12 @@ from typing import Final
 
 import numpy as np
 
+from frugalseg.data.parallel import Progress
 from frugalseg.miniature.encoding import encode_jpeg
 from frugalseg.miniature.looks import COLOURS, SHAPES, TEXTURES, Look, Surface
 from frugalseg.miniature.scene import BODY, TIP, Scene, make_scene, stream
 from frugalseg.miniature.vocfiles import Box, annotation_xml, bounding_box, picture_id, voc_layout
-from frugalseg.miniature.writing import Progress, write_world
+from frugalseg.miniature.writing import facts_of, write_world
 
 ATTRIBUTES: Final = ("background", *COLOURS, *TEXTURES, *SHAPES)
 _WORLD_KEY: Final = 1
@@ -99,13 +100,6 @@ def write_attribute_world(
         DatasetError: `root` holds another world or something else.
     """
     world = AttributeWorld(seed=seed, size=size)
-    facts = {
-        "world": "attributes",
-        "seed": seed,
-        "size": size,
-        "images_train": images,
-        "images_val": images_val,
-        "classes": ATTRIBUTES,
-    }
     counts = {"train": images, "val": images_val}
+    facts = facts_of("attributes", seed, size, counts, classes=ATTRIBUTES)
     return write_world(Path(root), voc_layout(facts, ATTRIBUTES, counts, _FOLDERS, world.files), progress)

@@ -13,11 +13,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from frugalseg.data.parallel import Progress
 from frugalseg.miniature.canvas import IDS
 from frugalseg.miniature.encoding import encode_png
 from frugalseg.miniature.scene import stream
 from frugalseg.miniature.street import draw_street
-from frugalseg.miniature.writing import Progress, World, write_world
+from frugalseg.miniature.writing import World, facts_of, write_world
 
 CITIES: Final = {"train": ("aachen", "bochum"), "val": ("frankfurt", "lindau")}
 _WORLD_KEY: Final = 13
@@ -93,12 +94,5 @@ def write_cityscapes_world(
     """
     world = CityscapesWorld(seed=seed, size=size)
     images = {"train": images_train, "val": images_val}
-    facts = {
-        "world": "cityscapes",
-        "seed": seed,
-        "size": size,
-        "images_train": images_train,
-        "images_val": images_val,
-        "label_ids": IDS,
-    }
+    facts = facts_of("cityscapes", seed, size, images, label_ids=IDS)
     return write_world(Path(root), World(facts, images, _paths, world.files, dict), progress)

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from frugalseg.data.parallel import Progress
 from frugalseg.miniature.cocofiles import Record, Region, annotation, image_record, instances
 from frugalseg.miniature.encoding import encode_jpeg
 from frugalseg.miniature.inset import add_inset
@@ -23,7 +24,7 @@ from frugalseg.miniature.looks import LOOKS
 from frugalseg.miniature.paint import background, develop
 from frugalseg.miniature.scene import stream
 from frugalseg.miniature.voc import EVEN, LONG_TAIL, Picture, draw_picture
-from frugalseg.miniature.writing import Progress, World, write_world
+from frugalseg.miniature.writing import World, facts_of, write_world
 
 CATEGORY_IDS: Final = (1, 2, 4, 5, 7, 8, 10, 11, 13, 16, 17, 20)
 EMPTY: Final = (2, 5)
@@ -166,15 +167,8 @@ def write_coco_world(
     """
     world = COCOWorld(seed=seed, size=size, balanced=balanced)
     images = {"train": images_train, "val": images_val}
-    facts = {
-        "world": "coco",
-        "seed": seed,
-        "size": size,
-        "balanced": balanced,
-        "images_train": images_train,
-        "images_val": images_val,
-        "categories": {str(category["id"]): category["name"] for category in _CATEGORIES},
-    }
+    categories = {str(category["id"]): category["name"] for category in _CATEGORIES}
+    facts = facts_of("coco", seed, size, images, balanced=balanced, categories=categories)
     plan = World(
         facts,
         images,

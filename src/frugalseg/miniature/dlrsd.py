@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from frugalseg.data.parallel import Progress
 from frugalseg.errors import ConfigError
 from frugalseg.miniature.aerial.canvas import Canvas, develop
 from frugalseg.miniature.aerial.landuse import paint_land_use
 from frugalseg.miniature.aerial.recipes import RECIPES
 from frugalseg.miniature.aerial.surfaces import Surface
 from frugalseg.miniature.scene import stream
-from frugalseg.miniature.writing import Progress, World, write_world
+from frugalseg.miniature.writing import World, facts_of, write_world
 
 # Class (ids count from 1), its colour in the masks, and what counts as it. Trees and water are of no fold of D1.
 _CLASSES: Final[dict[str, tuple[tuple[int, int, int], tuple[Surface, ...]]]] = {
@@ -154,19 +155,12 @@ def write_dlrsd_world(
     names = _split(images_per_folder)
     drawn = DlrsdWorld(seed=seed, size=size)
     root = Path(root)
-    facts = {
-        "world": "dlrsd",
-        "seed": seed,
-        "size": size,
-        "images_per_folder": images_per_folder,
-        "images_train": len(names["train"]),
-        "images_val": len(names["val"]),
-        "classes": CLASS_NAMES,
-        "least_share": LEAST_SHARE,
-    }
+    images = {split: len(pictures) for split, pictures in names.items()}
+    labels = {"classes": CLASS_NAMES, "least_share": LEAST_SHARE}
+    facts = facts_of("dlrsd", seed, size, images, images_per_folder=images_per_folder, **labels)
     world = World(
         facts,
-        {split: len(pictures) for split, pictures in names.items()},
+        images,
         lambda split, index: _paths(*names[split][index]),
         lambda split, index: drawn.files(*names[split][index]),
         lambda: _lists(root, names),

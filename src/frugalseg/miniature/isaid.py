@@ -16,13 +16,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from frugalseg.data.parallel import Progress
 from frugalseg.miniature.aerial.canvas import Canvas, develop
 from frugalseg.miniature.aerial.catalogue import ISAID_KINDS
 from frugalseg.miniature.aerial.districts import paint_districts
 from frugalseg.miniature.aerial.surfaces import Surface
 from frugalseg.miniature.encoding import encode_png
 from frugalseg.miniature.scene import stream
-from frugalseg.miniature.writing import Progress, World, write_world
+from frugalseg.miniature.writing import World, facts_of, write_world
 
 CLASS_NAMES: Final = (
     "background",
@@ -170,13 +171,5 @@ def write_isaid_world(
     """
     world = IsaidWorld(seed=seed, size=size)
     images = {"train": scenes_train, "val": scenes_val}
-    facts = {
-        "world": "isaid",
-        "seed": seed,
-        "size": size,
-        "images_train": scenes_train,
-        "images_val": scenes_val,
-        "classes": CLASS_NAMES,
-        "colours": COLOURS,
-    }
+    facts = facts_of("isaid", seed, size, images, classes=CLASS_NAMES, colours=COLOURS)
     return write_world(Path(root), World(facts, images, world.paths, world.files, dict), progress)

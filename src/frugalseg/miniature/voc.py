@@ -18,11 +18,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from frugalseg.data.parallel import Progress
 from frugalseg.miniature.encoding import encode_jpeg, encode_png
 from frugalseg.miniature.looks import CLASS_NAMES, LOOKS, PAIRS
 from frugalseg.miniature.scene import Scene, make_scene, stream
 from frugalseg.miniature.vocfiles import annotation_xml, bounding_box, picture_id, voc_layout
-from frugalseg.miniature.writing import Progress, write_world
+from frugalseg.miniature.writing import facts_of, write_world
 
 # Per class, in the order of `LOOKS`. Drawing without replacement flattens them: of 700 pictures about 465 show
 # the first class, 120 each other head class, 63 each middle class and 26 each tail class.
@@ -159,16 +160,7 @@ def write_voc_world(
         DatasetError: `root` holds another world or something else.
     """
     world = VOCWorld(seed=seed, size=size, balanced=balanced)
-    facts = {
-        "world": "voc",
-        "seed": seed,
-        "size": size,
-        "balanced": balanced,
-        "images_train": images_train,
-        "images_val": images_val,
-        "classes": CLASS_NAMES,
-        "weights": world.weights,
-        "pairs": PAIRS,
-    }
     images = {"train": images_train, "val": images_val}
+    labels = {"classes": CLASS_NAMES, "weights": world.weights, "pairs": PAIRS}
+    facts = facts_of("voc", seed, size, images, balanced=balanced, **labels)
     return write_world(Path(root), voc_layout(facts, CLASS_NAMES, images, _FOLDERS, world.files), progress)

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from frugalseg.data import io
+from frugalseg.data.parallel import Progress
 from frugalseg.errors import ConfigError, DatasetError
 
 GENERATOR_VERSION: Final = 1  # raise it whenever the same seed no longer gives the same files
 DONE_MARK: Final = "world.json"
 STARTED_MARK: Final = "world.unfinished.json"
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,23 @@ class World:
         for key, (value, least) in numbers.items():
             if not isinstance(value, int) or value < least:
                 raise ConfigError(f"{key} of a miniature world is {value}: use a whole number from {least} upward")
+
+
+def facts_of(world: str, seed: int, size: int, images: Mapping[str, int], **more: object) -> dict[str, object]:
+    """What every world says of itself.
+
+    Args:
+        world: Its kind.
+        seed: Seed of everything.
+        size: Side in pixels.
+        images: Pictures for `train` and `val`.
+        **more: What this kind of world says besides.
+
+    Returns:
+        `World.facts`.
+    """
+    counts = {f"images_{split}": count for split, count in images.items()}
+    return {"world": world, "seed": seed, "size": size, **counts, **more}
 
 
 def write_world(root: Path, world: World, progress: Progress | None = None) -> Path:
