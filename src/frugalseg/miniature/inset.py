@@ -2,9 +2,9 @@
 
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from frugalseg.miniature.looks import Look
 from frugalseg.miniature.paint import PERIOD, UNITS, axis, body_outline, paint_surface, tip_outline
@@ -29,7 +29,8 @@ def add_inset(
     Returns:
         Its pixels, shape `(S, S)`; None where the region is too narrow, and then the image stays as it is.
     """
-    room = cv2.distanceTransform(np.pad(region.astype(np.uint8), 1), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    # exact, so that ties stay ties: OpenCV's distances differ in the last bit from run to run, and with them the place
+    room = distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
     row, column = np.unravel_index(int(room.argmax()), room.shape)
     units = axis(len(image))
     scale = min(_SCALES[1], float(room.max() - 1) * UNITS / len(image) / _REACH)
