@@ -6,6 +6,7 @@ background first, H x W pixels, h x w cells of a feature map.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
@@ -55,6 +56,8 @@ class ScalesBatch(TypedDict):
     """(1, C) float32, where the benchmark has image-level labels."""
     size: tuple[int, int]
     """(H, W) of the image on disk."""
+    pixels: Tensor
+    """(H, W, 3) uint8, the image as it is on disk: colours that a CRF compares."""
 
 
 class EpisodeBatch(TypedDict):
@@ -103,6 +106,15 @@ class CountsClasses(Protocol):
     @property
     def class_counts(self) -> NDArray[np.int64]:
         """(C,) images per foreground class, from the image-level labels of the training split."""
+        ...
+
+
+@runtime_checkable
+class WritesMasks(Protocol):
+    """A data module that writes masks with its benchmark's palette."""
+
+    def write_mask(self, path: Path, ids: NDArray[np.uint8], run: str) -> None:
+        """Write (H, W) class ids as a palette PNG, whole or not at all, and keep in it which run made it."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Write class maps, one file per image, so that making them can stop anywhere and continue."""
+"""Write arrays such as class maps, one file per image, so that making them can stop anywhere and continue."""
 
 from pathlib import Path
 from typing import Any
@@ -9,22 +9,37 @@ from frugalseg.batch import SkipsIds
 from frugalseg.run import write_arrays
 
 
+def skip_present(trainer: Trainer, present: set[str]) -> None:
+    """Take ids that are on disk out of the predict loader.
+
+    Args:
+        trainer: whose data module is told.
+        present: the ids; every rank must leave out the same, however far the others have written meanwhile, so those
+            of rank 0 count.
+    """
+    present = trainer.strategy.broadcast(present)
+    data = getattr(trainer, "datamodule", None)
+    if isinstance(data, SkipsIds):
+        data.skip(present)
+
+
 class CamWriter(Callback):
-    """Store each prediction as `maps/<id>.npz`: plain arrays, no pickled objects.
+    """Store each prediction as `<folder>/<id>.npz`: plain arrays, no pickled objects.
 
     A file is written under a temporary name and renamed, so it is whole or absent; ids whose file is there are taken
     out of the loader before anything is decoded. Under DDP every rank writes its own images.
 
     Args:
+        folder: name of the folder within the run's: `maps`, `edges`, ...
         compress: deflate the arrays; float16 maps shrink to about half.
     """
 
-    def __init__(self, compress: bool = True) -> None:
-        self.compress = compress
+    def __init__(self, folder: str = "maps", compress: bool = True) -> None:
+        self.folder, self.compress = folder, compress
 
     def target(self, trainer: Trainer) -> Path:
-        """`maps` in the run folder, whose owner and settings are checked when it is claimed."""
-        return Path(trainer.default_root_dir) / "maps"
+        """`folder` in the run folder, whose owner and settings are checked when it is claimed."""
+        return Path(trainer.default_root_dir) / self.folder
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tell the data module which ids are on disk."""
@@ -32,12 +47,7 @@ class CamWriter(Callback):
             return
         target = self.target(trainer)
         target.mkdir(parents=True, exist_ok=True)
-        present = {path.stem for path in target.glob("*.npz") if not path.name.startswith(".")}
-        # every rank must leave out the same ids, however far the others have written meanwhile
-        present = trainer.strategy.broadcast(present)
-        data = getattr(trainer, "datamodule", None)
-        if isinstance(data, SkipsIds):
-            data.skip(present)
+        skip_present(trainer, {path.stem for path in target.glob("*.npz") if not path.name.startswith(".")})
 
     def on_predict_batch_end(
         self,

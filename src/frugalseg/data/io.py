@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from frugalseg.batch import IGNORE_INDEX
 from frugalseg.data.codes import MaskCode, ids_of_colours
@@ -173,13 +174,33 @@ def check_ids(path: Path, ids: NDArray[np.uint8], num_classes: int) -> None:
         )
 
 
-def write_mask(path: Path, ids: NDArray[np.uint8], palette: NDArray[np.uint8]) -> None:
+MADE_BY = "frugalseg-run"
+"""Keyword of the PNG text that names the run."""
+
+
+def made_by(path: Path) -> str:
+    """Digest of the run that wrote a mask, from the file's header; "" where it does not say.
+
+    Raises:
+        MaskError: absent or not an image.
+    """
+    try:
+        with Image.open(path) as mask:
+            return str(mask.info.get(MADE_BY, ""))
+    except FileNotFoundError:
+        raise MaskError(f"{path}: no such mask; restore it or take its id off the list") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise MaskError(f"{path}: cannot be opened ({_reason(error)}); make it again") from None
+
+
+def write_mask(path: Path, ids: NDArray[np.uint8], palette: NDArray[np.uint8], run: str = "") -> None:
     """Write class ids as a palette PNG, so that the file appears whole or not at all.
 
     Args:
         path: target; its folder is made.
         ids: (H, W) uint8.
         palette: (256, 3) uint8.
+        run: digest of the run that makes it, kept in the header so that a folder mixed from two runs can be told.
 
     Raises:
         ValueError: `ids` is not a two-dimensional uint8 array.
@@ -188,7 +209,10 @@ def write_mask(path: Path, ids: NDArray[np.uint8], palette: NDArray[np.uint8]) -
         raise ValueError(f"ids must be (H, W) uint8, got {ids.shape} {ids.dtype}")
     image = Image.fromarray(ids)
     image.putpalette(palette.tobytes())
-    write_atomic(path, lambda stream: image.save(stream, format="PNG"))
+    text = PngInfo()
+    if run:
+        text.add_text(MADE_BY, run)
+    write_atomic(path, lambda stream: image.save(stream, format="PNG", pnginfo=text))
 
 
 def write_atomic(path: Path, writer: Callable[[BinaryIO], object]) -> None:

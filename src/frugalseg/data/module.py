@@ -2,7 +2,6 @@
 
 import logging
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,9 +14,10 @@ from numpy.typing import NDArray
 
 from frugalseg.batch import ViewsBatch
 from frugalseg.data import settings
-from frugalseg.data.base import ClassTable, Pair, Sample, count_tags, samples_digest
+from frugalseg.data.base import ClassTable, Sample, count_tags, samples_digest
 from frugalseg.data.colour import finish_views
 from frugalseg.data.demands import demand
+from frugalseg.data.description import Description
 from frugalseg.data.episode_table import EpisodeTable
 from frugalseg.data.episodes import Episodes
 from frugalseg.data.loader import (
@@ -39,10 +39,10 @@ log = logging.getLogger(__name__)
 _ROLES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
-class SegmentationData(LightningDataModule, ABC):
+class SegmentationData(LightningDataModule, Description):
     """Splits of one benchmark through a recipe.
 
-    A benchmark adds `describe` and `index`. Training resumes inside an epoch: `state_dict` holds the position.
+    A benchmark adds what `Description` asks for. Training resumes inside an epoch: `state_dict` holds the position.
 
     Args:
         root: folder of the data set.
@@ -91,65 +91,6 @@ class SegmentationData(LightningDataModule, ABC):
         self._skip: set[str] = set()
         self._resume: tuple[int, int, int] | None = None
         self._train_loader: TrainLoader | None = None
-
-    @abstractmethod
-    def describe(self) -> ClassTable:
-        """Name the classes without touching images; a missing root is no error here."""
-
-    @abstractmethod
-    def index(self, split: str) -> list[Sample]:
-        """List the samples of a split.
-
-        Args:
-            split: name of the split.
-
-        Raises:
-            DatasetNotFoundError: the root is not there.
-            DatasetError: images are missing, or the split is empty.
-        """
-
-    def tags_from(self) -> str:
-        """How one comes by image-level labels that are missing, for messages."""
-        return "this data set has none"
-
-    def masks_from(self) -> str:
-        """How one comes by masks that are missing, for messages."""
-        return "add the masks"
-
-    fold = 0
-    """Number of the few-shot fold whose classes are tested; benchmarks with folds set it."""
-
-    @property
-    def fold_classes(self) -> tuple[int, ...]:
-        """Class ids, as in decoded masks, that the fold tests; none where the benchmark has no folds."""
-        return ()
-
-    def pairs(self, role: str) -> list[Pair]:
-        """List the (image, class) pairs that few-shot episodes are made of.
-
-        Args:
-            role: "train" for the pairs of the other folds' classes in the training split, "val" or "test" for those of
-                the fold's own classes in the validation split.
-
-        Raises:
-            ConfigError: the benchmark has no few-shot folds.
-        """
-        raise ConfigError(f"{type(self).__name__} has no few-shot folds; use Episodes with VOC, COCO, ISAID5i or DLRSD")
-
-    @property
-    def num_classes(self) -> int:
-        """K, with the background."""
-        return self.classes.num_classes
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """K names, background first."""
-        return self.classes.names
-
-    @property
-    def palette(self) -> NDArray[np.uint8]:
-        """(256, 3) uint8."""
-        return self.classes.palette
 
     @property
     def class_counts(self) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from frugalseg.data.base import Sample, first_five
+from frugalseg.data.io import made_by
 from frugalseg.errors import DatasetError, DatasetNotFoundError
 
 
@@ -26,7 +27,7 @@ class PseudoLabels:
 
         Raises:
             DatasetNotFoundError: the directory is absent.
-            DatasetError: masks are missing.
+            DatasetError: masks are missing, or come from different runs.
         """
         if not self.root.is_dir():
             raise DatasetNotFoundError(
@@ -38,4 +39,28 @@ class PseudoLabels:
                 f"{self.root}: {len(missing)} of {len(samples)} pseudo labels are missing, first {first_five(missing)};"
                 " let the stage that writes them run to its end"
             )
-        return [replace(sample, mask=self.root / f"{sample.id}.png", code=None) for sample in samples]
+        masks = [self.root / f"{sample.id}.png" for sample in samples]
+        refuse_mixture(masks)
+        return [replace(sample, mask=mask, code=None) for sample, mask in zip(samples, masks, strict=True)]
+
+
+def refuse_mixture(masks: Sequence[Path]) -> None:
+    """Refuse masks of which some were made by another run: their labels would not be comparable.
+
+    Only headers are read. Files that do not say who made them are one run of their own.
+
+    Args:
+        masks: files of one folder.
+
+    Raises:
+        DatasetError: naming one file of each run.
+    """
+    makers: dict[str, Path] = {}
+    for mask in masks:
+        makers.setdefault(made_by(mask), mask)
+        if len(makers) > 1:
+            (one, first), (other, second) = makers.items()
+            raise DatasetError(
+                f"{first.parent}: holds masks of two runs, {first.name} ({one[:8] or 'unknown'}) and {second.name}"
+                f" ({other[:8] or 'unknown'}); empty the folder and run the stage that writes it again"
+            )

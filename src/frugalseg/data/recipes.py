@@ -262,6 +262,7 @@ class MultiScale(Recipe):
         image = read_image(sample.image)
         images = [torch.from_numpy(self.normaliser.pair(_resized(image, scale))) for scale in self.scales]
         item: Item = {"id": sample.id, "images": images, "size": _size(image)}
+        item["pixels"] = torch.from_numpy(np.array(image))  # a copy: what Pillow lends is read-only
         if sample.tags is not None:
             item["tags"] = tags_vector(sample, num_classes - 1)
         return item
@@ -275,7 +276,7 @@ class MultiScale(Recipe):
         if len(items) != 1:
             raise ConfigError(f"MultiScale takes one image per batch, not {len(items)}")
         (item,) = items
-        batch = ScalesBatch(id=[item["id"]], images=item["images"], size=item["size"])
+        batch = ScalesBatch(id=[item["id"]], images=item["images"], size=item["size"], pixels=item["pixels"])
         if "tags" in item:
             batch["tags"] = item["tags"][None]
         return batch
