@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+from frugalseg.analysis.chain import chain_lines
 from frugalseg.analysis.groups import GROUPS
 from frugalseg.analysis.seeds import Aggregate
 from frugalseg.analysis.tables import LABELS, LOGITS, cell, rules_of, splits_of
 from frugalseg.errors import ConfigError
 from frugalseg.run import write_text
 
+OTHER_STAGES = ("score-labels", "score-segment")
+"""Score stages that are not of maps."""
 BEGIN, END = "<!-- results: begin (frugalseg report --into) -->", "<!-- results: end -->"
 
 
@@ -37,8 +40,12 @@ def logit_lines(results: dict[str, Aggregate]) -> list[str]:
     return lines
 
 
-def write_into(path: Path, results: dict[str, Aggregate]) -> None:
+def write_into(path: Path, results: dict[str, dict[str, Aggregate]]) -> None:
     """Replace what stands between the markers of a page.
+
+    Args:
+        path: the page.
+        results: experiment -> stage -> aggregate. Stages of maps come first, the whole chain in a table of its own.
 
     Raises:
         ConfigError: the page is not there or lacks the markers.
@@ -48,5 +55,9 @@ def write_into(path: Path, results: dict[str, Aggregate]) -> None:
         raise ConfigError(f"{path}: has no lines `{BEGIN}` and `{END}`; put them where the tables should stand")
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
-    body = "\n".join([*score_lines(results), *logit_lines(results)])
+    maps: dict[str, Aggregate] = {}
+    for name, stages in results.items():
+        of_maps = {stage: rows for stage, rows in stages.items() if not stage.startswith(OTHER_STAGES)}
+        maps[name] = {key: row for rows in of_maps.values() for key, row in rows.items()}
+    body = "\n".join([*score_lines(maps), *logit_lines(maps), *chain_lines(results)])
     write_text(path, f"{before}{BEGIN}\n{body}\n{END}{after}")

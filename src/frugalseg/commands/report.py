@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from frugalseg.analysis.chain import chain_table, is_chain
 from frugalseg.analysis.markdown import write_into
 from frugalseg.analysis.seeds import write_aggregates
 from frugalseg.analysis.tables import class_table, logit_table, splits_of, summary_table, terminal
@@ -26,8 +27,11 @@ def run(argv: list[str]) -> int:
             console.print(summary_table(rows, split))
             if (logits := logit_table(rows, split)) is not None:
                 console.print(logits)
+    for name, stages in results.items():
+        if is_chain(stages):
+            console.print(chain_table(name, stages))
     if options.into is not None:
-        write_into(options.into, {n: found for n, stages in results.items() for found in stages.values()})
+        write_into(options.into, results)
     console.print(
         "aggregates: " + ", ".join(str(folder / "aggregate") for folder in options.experiments), highlight=False
     )

@@ -1,0 +1,90 @@
+"""The whole weakly supervised chain in one table: the score of every intermediate, from maps to segmenter."""
+
+from typing import NamedTuple
+
+from rich.table import Table
+
+from frugalseg.analysis.seeds import Aggregate
+from frugalseg.analysis.tables import cell
+
+
+class Link(NamedTuple):
+    """One row: what is scored, in which stage, and under which key `<split>/<key>`."""
+
+    label: str
+    stage: str
+    key: str
+
+
+LINKS = (
+    Link("M0 classifier", "score", "miou_m0"),
+    Link("M_W refined", "score", "miou_mw"),
+    Link("M_P prototype", "score", "miou_mp"),
+    Link("M_W + M_P", "score", "miou_sum"),
+    Link("+ CRF", "score-labels", "miou_crf"),
+    Link("seed labels (unknown as background)", "score-labels", "miou_seed_labels"),
+    Link("refined: random walk, plain rule", "score-labels", "miou_refined"),
+    Link("pseudo label", "score-labels", "miou_pseudo"),
+    Link("segmentation network", "score-segment", "miou"),
+    Link("segmentation network + CRF", "score-segment", "miou_crf"),
+)
+"""In the order of the chain; keys as in design.md section 7. Two links share a key but not a stage."""
+SPLITS = ("train", "val")
+
+
+def chain_rows(stages: dict[str, Aggregate]) -> list[tuple[str, dict[str, Aggregate]]]:
+    """Links that have been scored.
+
+    Args:
+        stages: stage -> aggregate, as `write_aggregates` gives them; `score-labels-train` holds keys `train/...`.
+
+    Returns:
+        (label, split -> {"value": row of the aggregate}) of every link with a score on any split.
+    """
+    found = []
+    for link, variant in [(link, variant) for link in LINKS for variant in _variants(link, stages)]:
+        scores = {
+            split: {"value": rows[f"{split}/{link.key}"]}
+            for split in SPLITS
+            if f"{split}/{link.key}" in (rows := stages.get(f"{link.stage}{variant}-{split}", {}))
+        }
+        if scores:
+            found.append((link.label + (f" ({variant[1:]})" if variant else ""), scores))
+    return found
+
+
+def _variants(link: Link, stages: dict[str, Aggregate]) -> list[str]:
+    """Segmenters beside the default one, such as `-r38` of `score-segment-r38-val`; "" alone for all other links."""
+    if link.stage != "score-segment":
+        return [""]
+    names = (stage.rsplit("-", 1)[0] for stage in stages if stage.startswith(link.stage))
+    return sorted({name.removeprefix(link.stage) for name in names} | {""})
+
+
+def is_chain(stages: dict[str, Aggregate]) -> bool:
+    """Whether more than the maps has been scored."""
+    return any(stage.startswith(("score-labels", "score-segment")) for stage in stages)
+
+
+def chain_table(name: str, stages: dict[str, Aggregate]) -> Table:
+    """Mean IoU of every intermediate on train and val."""
+    table = Table(title=f"{name}: mIoU in % along the chain")
+    table.add_column("after")
+    for split in SPLITS:
+        table.add_column(split, justify="right")
+    for label, scores in chain_rows(stages):
+        table.add_row(label, *[cell(scores.get(split, {}), "value") for split in SPLITS])
+    return table
+
+
+def chain_lines(results: dict[str, dict[str, Aggregate]]) -> list[str]:
+    """The same as lines of a markdown table, for several experiments below one another; empty where there is none.
+
+    Args:
+        results: experiment -> stage -> aggregate.
+    """
+    lines = ["", f"| experiment | after | {' | '.join(f'{split} mIoU %' for split in SPLITS)} |", "|---|---|---|---|"]
+    for name, stages in results.items():
+        for label, scores in chain_rows(stages) if is_chain(stages) else []:
+            lines.append(f"| {name} | {label} | {' | '.join(cell(scores.get(s, {}), 'value') for s in SPLITS)} |")
+    return lines if len(lines) > 3 else []
