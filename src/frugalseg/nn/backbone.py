@@ -78,7 +78,9 @@ class ResNetStages(nn.Module):
             setattr(self, stage, layer)
         # depth of each stage; a timm net is untyped, so the numbers are made plain ones
         self.channels: tuple[int, ...] = tuple(int(info["num_chs"]) for info in net.feature_info)
-        self.output_stride = int(torch.tensor(list(strides)).prod())
+        # pixels of the image per cell of each stage
+        self.steps: tuple[int, ...] = tuple(int(torch.tensor(strides[: i + 1]).prod()) for i in range(len(strides)))
+        self.output_stride = self.steps[-1]
         self.frozen_norm = frozen_norm
         self.first_trained = STAGES.index(trained_from)
         for stage in STAGES[: self.first_trained]:

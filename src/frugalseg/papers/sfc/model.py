@@ -11,8 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from frugalseg.nn.backbone import ResNetStages, Stages
+from frugalseg.nn.tiled import stages_in_tiles
 from frugalseg.ops.cam import EPS, resize, with_background
 from frugalseg.ops.prototypes import argmax_masks, cosine_map, masked_average_pool
+
+LARGEST_AFFINITY = 2**28
+"""Entries of the pixel affinity that are held at once when maps are made: 1 GiB. Photos at scale 2 have a tenth."""
 
 
 class Maps(NamedTuple):
@@ -35,6 +39,16 @@ def _wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def unit_features(features: Tensor, centre: bool = False) -> Tensor:
+    """Features (N, D, h, w) as columns (N, D, hw) of length one, optionally after their spatial mean was subtracted."""
+    # factors instead of quotients: the backward pass of a division is slower
+    flat = features.flatten(2)
+    if centre:
+        flat = flat - flat.mean(dim=-1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+    return flat * (1.0 / (norm + EPS))
+
+
 def affinity(features: Tensor, centre: bool = False) -> tuple[Tensor, Tensor]:
     """Similarity between places, and the factor that makes its columns sum to one (sfc.md 2.3, step 3).
 
@@ -47,11 +61,7 @@ def affinity(features: Tensor, centre: bool = False) -> tuple[Tensor, Tensor]:
     Returns:
         (N, hw, hw) rectified cosines and (N, 1, hw) reciprocal column sums.
     """
-    # factors instead of quotients: the backward pass of a division is slower
-    flat = features.flatten(2)
-    if centre:
-        flat = flat - flat.mean(dim=-1, keepdim=True)
-    flat = flat * (1.0 / (torch.linalg.vector_norm(flat, dim=1, keepdim=True) + EPS))
+    flat = unit_features(features, centre)
     similarity = (flat.transpose(1, 2) @ flat).relu_()
     return similarity, 1.0 / (similarity.sum(dim=1, keepdim=True) + EPS)
 
@@ -77,6 +87,32 @@ def propagate(maps: Tensor, similarity: Tensor, scale: Tensor, steps: int = 2) -
 def fold(pair: Tensor) -> Tensor:
     """Add the mirrored second half of a batch (an image and its mirror image) to the first: (2, ...) -> (1, ...)."""
     return pair[:1] + pair[1:].flip(-1)
+
+
+def propagate_in_blocks(maps: Tensor, features: Tensor, block: int, centre: bool = False, steps: int = 2) -> Tensor:
+    """`propagate` over `affinity` without the (hw, hw) matrix: `block` of its columns at a time, in every step anew.
+
+    For large images, whose matrix would not fit into memory: 48 megapixels at stride 16 would take 140 GB.
+
+    Args:
+        maps: (N, K, h, w).
+        features: (N, D, h, w).
+        block: columns at a time.
+        centre: see `affinity`.
+        steps: 2 in the paper's code.
+
+    Returns:
+        (N, K, h, w).
+    """
+    flat, columns = maps.flatten(2), unit_features(features, centre)
+    rows = columns.transpose(1, 2)
+    for _ in range(steps):
+        products = []
+        for part in torch.split(columns, block, dim=-1):
+            similarity = (rows @ part).relu_()
+            products.append((flat @ similarity) * (1.0 / (similarity.sum(dim=1, keepdim=True) + EPS)))
+        flat = torch.cat(products, dim=-1)
+    return flat.reshape(maps.shape)
 
 
 class SFCHeads(nn.Module):
@@ -169,9 +205,16 @@ class SFCHeads(nn.Module):
         features = fold(self.hierarchy(stages))
         with torch.autocast(image.device.type, enabled=False):
             m0 = with_background(logits)
-            mw = propagate(m0, *affinity(embedded, self.centre))
+            mw = self._spread(m0, embedded)
             mp = self.prototype_map(mw, features, present.view(1, -1, 1, 1).to(mw.dtype))
         return Maps(logits.mean(dim=(-2, -1), keepdim=True), m0, mw, mp, logits)
+
+    def _spread(self, m0: Tensor, embedded: Tensor) -> Tensor:
+        """Two steps of pixel affinity, in blocks where the matrix would be large."""
+        cells = m0.shape[-2] * m0.shape[-1]
+        if cells * cells <= LARGEST_AFFINITY:
+            return propagate(m0, *affinity(embedded, self.centre))
+        return propagate_in_blocks(m0, embedded, LARGEST_AFFINITY // cells, self.centre)
 
 
 class SFCNet(nn.Module):
@@ -220,7 +263,7 @@ class SFCNet(nn.Module):
         maps: Maps = self.heads(image, self.backbone(image), mask, prototypes)
         return maps
 
-    def infer(self, pair: Tensor, present: Tensor) -> Maps:
+    def infer(self, pair: Tensor, present: Tensor, tiled: bool = False) -> Maps:
         """Maps of one image at one scale, from the image and its mirror image (section 6).
 
         Args:
@@ -228,10 +271,13 @@ class SFCNet(nn.Module):
             present: (K,) 1 for classes of the image's tags and for the background. Absent classes take part in the
                 argmax of the prototype masks; places that they win are dropped.
 
+            tiled: look at the image tile by tile, which takes less memory and gives the same maps.
+
         Returns:
             `Maps` with N = 1; `score` and `logits` are sums over the pair.
         """
-        return self.heads.infer(pair, self.backbone(pair), present)
+        stages = stages_in_tiles(self.backbone, pair) if tiled else self.backbone(pair)
+        return self.heads.infer(pair, stages, present)
 
 
 def half_size(image: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """SFC as a LightningModule: the training step, its schedule, single-scale validation and multi-scale maps."""
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, cast
@@ -21,6 +22,8 @@ from frugalseg.optim import poly_sgd, trainable
 from frugalseg.papers.sfc import losses
 from frugalseg.papers.sfc.bank import ImageBank
 from frugalseg.papers.sfc.model import SFCNet, half_size
+
+log = logging.getLogger(__name__)
 
 VALIDATED = ("m0", "mw", "mp", "sum")
 """Maps whose single-scale score is measured while training."""
@@ -70,6 +73,7 @@ class SFC(LightningModule):
         bank_start: step at which the bank begins to be filled.
         seed: of the bank's draws, which depend on it and on the step alone; null takes the run's.
         save_logits: keep the class logits at scale 1 beside the maps, for analysis.
+        max_pixels: an input with more pixels is looked at tile by tile, which gives the same maps in less memory.
     """
 
     monitor: ClassVar[str] = "val/selection"
@@ -101,6 +105,7 @@ class SFC(LightningModule):
         bank_start: int = 0,
         seed: int | None = None,
         save_logits: bool = False,
+        max_pixels: int = 8_000_000,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -328,7 +333,7 @@ class SFC(LightningModule):
         tags = batch["tags"][0]
         present = torch.cat([tags.new_ones(1), tags])
         keys = present.nonzero().flatten()
-        passes = [self.net.infer(pair, present) for pair in batch["images"]]
+        passes = [self.net.infer(pair, present, self._is_large(pair, batch)) for pair in batch["images"]]
         arrays = {"keys": keys.to(torch.uint8).cpu().numpy()}
         for name in ("m0", "mw", "mp"):
             merged = merge_scales([getattr(p, name)[0] for p in passes], batch["size"], keys)
@@ -336,3 +341,10 @@ class SFC(LightningModule):
         if self.hparams["save_logits"]:
             arrays["logits"] = (passes[0].logits[0] / 2).half().cpu().numpy()
         return {"id": batch["id"][0], "arrays": arrays}
+
+    def _is_large(self, pair: Tensor, batch: ScalesBatch) -> bool:
+        """Whether an input is looked at in tiles; says so."""
+        height, width = pair.shape[-2:]
+        if large := height * width > int(self.hparams["max_pixels"]):
+            log.warning("%s: in tiles at %dx%d, more than max_pixels", batch["id"][0], height, width)
+        return large
