@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tests.benchmark.measure import REPOSITORY, Group, Measured, Row
+from tests.benchmark.measure import REPOSITORY, Group, Measured, Row, Skip
 from tests.benchmark.registry import GROUPS
 
 THREADS = 1
@@ -44,11 +44,13 @@ def record(row: Row, measured: Measured | None, quick: bool, error: str | None =
 
 
 def run_group(group: Group, only: str, quick: bool) -> list[Record]:
-    """Run a group and keep the wanted rows; a failure becomes rows with `error`."""
+    """Run a group and keep the wanted rows; a failure becomes rows with `error`, what is not here rows with `skipped`."""
     wanted = [row for row in group.rows if row.id.startswith(only)]
     try:
         values = group.run(quick)
         return [record(row, values[row.id], quick) for row in wanted]
+    except Skip as absent:
+        return [record(row, None, quick) | {"skipped": str(absent)} for row in wanted]
     except Exception as failure:
         # the other rows still run
         traceback.print_exc()
@@ -96,10 +98,11 @@ def table(rows: Sequence[Record]) -> Table:
     view.add_column("what", overflow="fold")
     marks = {True: "[green]yes", False: "[red]NO", None: ""}
     for row in rows:
-        value = "[red]error" if "error" in row else f"{row['value']:.4g}"
+        missing = "[red]error" if "error" in row else "skipped"
+        value = missing if row["value"] is None else f"{row['value']:.4g}"
         cpu = f"{row['cpu_value']:.4g}" if "cpu_value" in row else ""
         bound = "" if row["bound"] is None else f"{'<=' if row['better'] == 'lower' else '>='} {row['bound']:g}"
-        text = escape(row.get("error", row["what"]))
+        text = escape(row.get("error") or row.get("skipped") or row["what"])
         view.add_row(row["id"], value, cpu, row["unit"], bound, marks[row["holds"]], text)
     return view
 

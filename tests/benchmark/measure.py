@@ -20,6 +20,10 @@ Times = dict[str, list[tuple[float, float]]]
 """Side -> (wall seconds, CPU seconds) per round."""
 
 
+class Skip(Exception):
+    """Rows cannot be measured here, for the reason given."""
+
+
 @dataclass(frozen=True)
 class Row:
     """What is measured, before it is."""

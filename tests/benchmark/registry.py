@@ -13,6 +13,7 @@ DINO = "Pillow and torchvision (crops, flip, jitter, grey, blur, solarise, ToTen
 COCO = "an index of COCO 2014's size (82,081 of 82,783 images, 600,000 annotations, generated)"
 SHOT = "Pillow and torchvision (resize, rotate, flips, pad, crop, ToTensor, Normalize)"
 PLAIN = "Pillow and torchvision (resize, ToTensor, Normalize, flip)"
+CRF = "dense CRF of a genuine 375x500 photo, 10 iterations, set-up included"
 STEP = "SFC step, ResNet-50, 21 classes, 2 fresh + 4 bank images of 256x256, two scales, clipping and SGD"
 
 GROUPS = [
@@ -101,5 +102,36 @@ GROUPS = [
     Group(
         "tests.benchmark.sfc:cam_over_bare",
         Row("sfc.cam_over_bare", "maps of a 375x500 image, 4 scales and flip, over bare forwards", bound=1.10),
+    ),
+    Group(
+        "tests.benchmark.crf:over_reference",
+        Row("crf.over_reference_3", f"speed-up over pydensecrf2: {CRF}, 3 labels", better="higher", bound=1.0),
+        Row("crf.over_reference_21", f"speed-up over pydensecrf2: {CRF}, 21 labels", better="higher", bound=1.0),
+    ),
+    Group(
+        "tests.benchmark.crf:sharing",
+        Row("crf.shared_over_unshared", "two CRF calls on one photo, 3 labels, 12 iterations: set-up shared or not"),
+    ),
+    Group(
+        "tests.benchmark.crf:memory",
+        Row("crf.peak_memory", f"memory that a call needs: {CRF}, 21 labels", "MB"),
+    ),
+    Group(
+        "tests.benchmark.crf:gpu",
+        Row("crf.gpu_over_cpu_3", f"speed-up of a GPU over one core: {CRF}, 3 labels", better="higher"),
+        Row("crf.gpu_over_cpu_21", f"speed-up of a GPU over one core: {CRF}, 21 labels", better="higher"),
+    ),
+    Group(
+        "tests.benchmark.walk:sparse_over_dense",
+        Row(
+            "walk.sparse_over_dense",
+            "random walk of 3 channels over 94x125 cells, 256 steps, over eight squarings of the dense matrix (minutes)",
+            better="higher",
+            bound=500,
+        ),
+    ),
+    Group(
+        "tests.benchmark.walk:memory",
+        Row("walk.peak_memory", "memory that this walk adds to a process", "MB", bound=200),
     ),
 ]

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.benchmark import __main__ as benchmark
-from tests.benchmark.measure import REPOSITORY, Group, Measured, Row
+from tests.benchmark.measure import REPOSITORY, Group, Measured, Row, Skip
 
 KEYS = {"id", "what", "value", "unit", "bound", "better", "holds"}
 
@@ -57,3 +57,18 @@ def test_failing_row_is_recorded_and_others_run(tmp_path, monkeypatch, capsys):
     assert rows["a.broken"]["value"] is None
     assert rows["a.good"]["holds"] is False
     assert "a.broken" in capsys.readouterr().out
+
+
+def skip(quick):
+    raise Skip("not here")
+
+
+def test_rows_that_cannot_run_say_why(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "GROUPS", [Group(f"{__name__}:skip", Row("a.absent", "x", bound=1.0))])
+    out = tmp_path / "rows.json"
+    assert benchmark.main(["--out", str(out)]) == 0
+    row = json.loads(out.read_text())[-1]
+    assert row["skipped"] == "not here"
+    assert row["value"] is None
+    assert row["holds"] is None
+    assert "not here" in capsys.readouterr().out

@@ -1,0 +1,1 @@
+"""Questions asked of genuine images, answered by `python -m tests.studies.<name>`. Not shipped."""
