@@ -104,6 +104,15 @@ GROUPS = [
         Row("sfc.cam_over_bare", "maps of a 375x500 image, 4 scales and flip, over bare forwards", bound=1.10),
     ),
     Group(
+        "tests.benchmark.evaluate:sweep_over_single",
+        Row(
+            "evaluate.sweep_over_single",
+            "60 thresholds in one pass over 60 single evaluations, reading included",
+            better="higher",
+            bound=20,
+        ),
+    ),
+    Group(
         "tests.benchmark.crf:over_reference",
         Row("crf.over_reference_3", f"speed-up over pydensecrf2: {CRF}, 3 labels", better="higher", bound=1.0),
         Row("crf.over_reference_21", f"speed-up over pydensecrf2: {CRF}, 21 labels", better="higher", bound=1.0),
