@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from frugalseg.analysis.maps import CONTROLS, control_predictions, predictions, read_maps, score_folder
+from frugalseg.analysis.maps import CONTROLS, control_predictions, foreground_scores, predictions, read_maps
+from frugalseg.analysis.tally import Sources, count_split
 from frugalseg.data.base import Sample
-from frugalseg.errors import MapsError, MaskError
+from frugalseg.errors import DatasetError, MapsError, MaskError
 from frugalseg.ops.cam import RULES
 from tests.analysis.world import CLASSES, make_folder
 from tests.ops import oracles
@@ -44,6 +45,10 @@ def labels(arrays, rule):
                     best = (score, int(key))
             result[y, x] = best[1]
     return result
+
+
+def score_folder(maps, samples, classes, rules=tuple(RULES), progress=None):
+    return count_split(Sources(classes, maps=maps, rules=tuple(rules)), samples, progress=progress).confusion
 
 
 def refused(folder, error=MapsError):
@@ -136,6 +141,30 @@ def test_an_image_without_tags_is_background():
     assert all(torch.equal(g, torch.zeros(3, 4, dtype=torch.int64)) for g in guesses.values())
 
 
+# ---------------------------------------------------------------------- foreground maps for thresholds
+
+
+@pytest.mark.parametrize("name", ["m0", "mp", "sum", "seed"])
+def test_shaped_maps_are_divided_by_their_maximum(folder, name):
+    image = folder.samples[0].id
+    arrays = {**folder.arrays[image], "m0": folder.arrays[image]["m0"].copy()}
+    arrays["m0"][1] = 0
+    scores = foreground_scores(arrays, name)
+    for row, found in enumerate(scores, start=1):
+        raw = sum(arrays[n][row].astype(np.float64) * w for n, w in SHARES[name].items())
+        expected = raw / raw.max() if raw.max() else raw
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert len(scores) == len(arrays["keys"]) - 1
+
+
+def test_maps_of_cti_are_used_as_they_are(folder):
+    image = folder.samples[0].id
+    cam = np.random.default_rng(0).random((2, 3, 4)).astype(np.float16)
+    folder.rewrite(image, keys=np.array([0, 2]), m0=None, mw=None, mp=None, cam=cam)
+    scores = foreground_scores(read_maps(folder.maps / f"{image}.npz"), "cam")
+    np.testing.assert_array_equal(scores, cam[1:].astype(np.float32))
+
+
 # ---------------------------------------------------------------------- what can be wrong
 
 
@@ -157,7 +186,7 @@ def test_images_without_masks_need_no_maps(folder):
 
 def test_no_mask_at_all(folder):
     folder.samples = folder.samples[-1:]
-    assert "none of the 1 images" in refused(folder)
+    assert "none of the 1 images" in refused(folder, DatasetError)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 200, -30])
@@ -318,3 +347,25 @@ def test_a_map_that_some_images_lack_is_not_scored_over_the_rest(folder, index, 
     assert f"the rules {', '.join(rules)};" in message
     # rules that all images can serve are scored still
     assert set(score_folder(folder.maps, folder.samples, CLASSES, rules=["mw"])) == {"mw", *CONTROLS}
+
+
+def test_a_class_beyond_the_benchmark_is_refused_even_where_it_never_wins(folder):
+    image = folder.samples[0].id
+    keys, maps = np.array([0, CLASSES + 3]), np.zeros((2, *folder.masks[image].shape), np.float16)
+    maps[0] = 1
+    folder.rewrite(image, keys=keys, m0=maps, mw=maps, mp=maps)
+    assert f"class {CLASSES + 3}, but there are {CLASSES} classes" in refused(folder)
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 9), (2, 5, 0)])
+def test_an_empty_map_is_refused(folder, shape):
+    image = folder.samples[0].id
+    folder.rewrite(image, keys=np.array([0, 1]), **{name: np.zeros(shape, np.float16) for name in ("m0", "mw", "mp")})
+    assert f"{image}.npz: m0 is empty, of shape {shape}" in refused(folder)
+
+
+def test_a_class_named_twice_is_refused(folder):
+    image = folder.samples[0].id
+    maps = np.zeros((3, *folder.masks[image].shape), np.float16)
+    folder.rewrite(image, keys=np.array([0, 1, 1]), m0=maps, mw=maps, mp=maps)
+    assert "names a class twice" in refused(folder)

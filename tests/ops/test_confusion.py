@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from frugalseg.ops.confusion import confusion_matrix, iou, mean_iou, pixel_accuracy
+from frugalseg.ops.confusion import confusion_matrix, iou, mean_iou, pixel_accuracy, precision, recall
 from tests.ops import oracles
 
 few = settings(deadline=None, max_examples=30)
@@ -74,7 +74,7 @@ def test_a_prediction_out_of_range_is_refused_where_it_counts(wrong):
 
 @pytest.mark.parametrize("wrong", [-1, 3, 254])
 def test_a_target_out_of_range_is_refused(wrong):
-    with pytest.raises(ValueError, match=f"target.*{wrong}"):
+    with pytest.raises(ValueError, match=rf"target holds ids {min(0, wrong)}\.\.{max(0, wrong)},"):
         confusion_matrix(torch.tensor([0, 1]), torch.tensor([0, wrong]), 3)
 
 
@@ -115,6 +115,9 @@ def test_scores_equal_loops(counts):
     np.testing.assert_allclose(mean_iou(counts), sum(seen) / len(seen) if seen else np.nan, rtol=1e-14)
     total = sum(int(v) for v in counts.ravel())
     right = sum(int(counts[k, k]) for k in range(len(counts)))
+    for shares, lines in ((precision(counts), counts.T), (recall(torch.as_tensor(counts)), counts)):
+        for k, line in enumerate(lines.tolist()):
+            assert shares[k] == line[k] / sum(line) if sum(line) else np.isnan(shares[k])
     np.testing.assert_allclose(pixel_accuracy(counts), right / total if total else np.nan, rtol=1e-15)
 
 

@@ -42,7 +42,7 @@ def chain_rows(stages: dict[str, Aggregate]) -> list[tuple[str, dict[str, Aggreg
         (label, split -> {"value": row of the aggregate}) of every link with a score on any split.
     """
     found = []
-    for link, variant in [(link, variant) for link in LINKS for variant in _variants(link, stages)]:
+    for link, variant in ((each, name) for each in LINKS for name in _variants(each, stages)):
         scores = {
             split: {"value": rows[f"{split}/{link.key}"]}
             for split in SPLITS

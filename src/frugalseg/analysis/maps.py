@@ -1,11 +1,11 @@
-"""Folders of class maps: reading one file, and scoring a whole folder against masks.
+"""Folders of class maps: reading one file, and the labels that it stands for.
 
-A file `<id>.npz` holds `keys` (k,) class ids with 0 first, maps (k, H, W) under `m0`, `mw`, `mp`, and perhaps `logits`
-(C, h, w). Scores are exact: integer counts summed over images (sfc.md section 9).
+A file `<id>.npz` holds `keys` (k,) class ids, 0 first, maps (k, H, W) under `m0`, `mw`, `mp` (SFC, sfc.md section 6)
+or `cam` (CTI, whose first row is not used: its background is a constant threshold), and perhaps `logits` (C, h, w).
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from frugalseg.data.base import Sample, first_five
-from frugalseg.data.io import read_mask
 from frugalseg.errors import MapsError
 from frugalseg.ops.cam import RULES, combine, labels_from_maps
-from frugalseg.ops.confusion import confusion_matrix
 
-MAPS = ("m0", "mw", "mp")
+MAPS = ("m0", "mw", "mp", "cam")
+SWEEPS = (*RULES, "cam")
+"""Maps, and sums of maps, whose background can be a constant threshold."""
 CONTROLS = ("tags", "chance")
 """Predictions that know nothing of the image: `tags` paints one of the image's tags over all of it, `chance` draws
 background or one of the tags for each pixel."""
 
+Arrays = dict[str, NDArray[np.generic]]
 
-def read_maps(path: Path) -> dict[str, NDArray[np.generic]]:
+
+def read_maps(path: Path) -> Arrays:
     """Arrays of one file.
 
     Raises:
@@ -51,15 +53,19 @@ def read_maps(path: Path) -> dict[str, NDArray[np.generic]]:
     return arrays
 
 
-def _flaw(arrays: dict[str, NDArray[np.generic]]) -> str | None:
+def _flaw(arrays: Arrays) -> str | None:
     """What is wrong with the arrays of a file, or None."""
     keys = arrays.get("keys", np.empty(0))
     if keys.ndim != 1 or keys.dtype.kind not in "iu" or not len(keys) or keys[0] != 0:
         return "has no `keys` that begin with the background"
+    if len(np.unique(keys)) < len(keys):
+        return "names a class twice in its `keys`"
     found = {name: arrays[name] for name in (*MAPS, "logits") if name in arrays}
     for name, values in found.items():
         if values.ndim != 3 or values.dtype.kind not in "fiu":
             return f"{name} is {values.dtype} of shape {values.shape}, not numbers in three dimensions"
+        if not values.size:
+            return f"{name} is empty, of shape {values.shape}"
         if not np.isfinite(values).all():
             return f"{name} holds values that are not finite"
         if name in MAPS and len(values) != len(keys):
@@ -69,14 +75,66 @@ def _flaw(arrays: dict[str, NDArray[np.generic]]) -> str | None:
     return None
 
 
-def predictions(arrays: dict[str, NDArray[np.generic]], rules: Iterable[str]) -> dict[str, Tensor]:
+def scorable(folder: Path, samples: Sequence[Sample]) -> list[Sample]:
+    """Samples that have a mask to score against; the maps of all of them must be there.
+
+    Raises:
+        MapsError: the folder, or maps in it, are missing (count and first five).
+    """
+    if not folder.is_dir():
+        raise MapsError(f"{folder}: no such folder; run the stage that makes the maps first")
+    scored = [s for s in samples if s.mask is not None]
+    there = {path.name for path in folder.iterdir()}
+    if missing := [s.id for s in scored if f"{s.id}.npz" not in there]:
+        raise MapsError(
+            f"{folder}: maps of {len(missing)} of {len(scored)} images are missing, first {first_five(missing)}; "
+            "remove done.json beside the maps and make them again: those that are there stay"
+        )
+    return scored
+
+
+def check_classes(path: Path, arrays: Arrays, num_classes: int) -> None:
+    """Refuse maps of more classes than there are.
+
+    Raises:
+        MapsError: an id in `keys` is no class.
+    """
+    if (largest := int(arrays["keys"].astype(np.int64).max())) >= num_classes:
+        raise MapsError(
+            f"{path}: holds a map of class {largest}, but there are {num_classes} classes, 0 to {num_classes - 1};"
+            " the maps belong to another benchmark"
+        )
+
+
+def usable_rules(arrays: Arrays, rules: Iterable[str]) -> tuple[str, ...]:
+    """Those of the rules whose maps are in the file."""
+    return tuple(rule for rule in rules if all(name in arrays for name in RULES[rule]))
+
+
+def predictions(arrays: Arrays, rules: Iterable[str]) -> dict[str, Tensor]:
     """Labels (H, W) int64 of each rule; rules whose maps are not in the file are left out."""
-    keys = torch.as_tensor(arrays["keys"].astype(np.int64))
-    maps: dict[str, Tensor] = {
-        name: torch.as_tensor(arrays[name].astype(np.float32)) for name in MAPS if name in arrays
-    }
-    usable = [rule for rule in rules if all(name in maps for name in RULES[rule])]
-    return {rule: labels_from_maps(combine(maps, rule), keys) for rule in usable}
+    keys, maps = torch.as_tensor(arrays["keys"].astype(np.int64)), _tensors(arrays, MAPS)
+    return {rule: labels_from_maps(combine(maps, rule), keys) for rule in usable_rules(arrays, rules)}
+
+
+def foreground_scores(arrays: Arrays, name: str) -> Tensor:
+    """Foreground maps that a constant background threshold in 0..1 can be laid over.
+
+    SFC's maps are shaped for a background channel of their own (foreground x 2, sfc.md section 6): each is divided by
+    its maximum, which undoes the factor. CTI's `cam` is normalised by class already and is used as it is.
+
+    Args:
+        arrays: of one file.
+        name: one of `SWEEPS` whose maps are in the file.
+
+    Returns:
+        (k - 1, H, W) float32.
+    """
+    if name not in RULES:
+        return _tensors(arrays, (name,))[name][1:]
+    scores = combine(_tensors(arrays, RULES[name]), name)[1:]
+    # an empty map stays empty
+    return scores / scores.amax(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def control_predictions(sample: Sample, keys: NDArray[np.integer], size: tuple[int, int]) -> dict[str, Tensor]:
@@ -87,73 +145,6 @@ def control_predictions(sample: Sample, keys: NDArray[np.integer], size: tuple[i
     return {"tags": torch.full(size, tag), "chance": torch.as_tensor(rng.choice(ids, size=size))}
 
 
-def score_folder(
-    folder: Path,
-    samples: Sequence[Sample],
-    num_classes: int,
-    rules: Sequence[str] = tuple(RULES),
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, NDArray[np.int64]]:
-    """Confusion matrices of all rules and controls over the samples that have a mask.
-
-    Args:
-        folder: `<id>.npz` files.
-        samples: images; those without a mask are left out.
-        num_classes: K.
-        rules: names in `RULES`.
-        progress: called with (done, total).
-
-    Returns:
-        Rule or control -> (K, K) counts, row = true class.
-
-    Raises:
-        MapsError: maps are missing (count and first five), damaged, of another size or class set, or some images
-            have maps that others lack.
-        MaskError: a mask is wrong.
-    """
-    scored = _scorable(folder, samples)
-    counts: dict[str, Tensor] = {}
-    for done, sample in enumerate(scored, start=1):
-        path = folder / f"{sample.id}.npz"
-        matrices = _count_image(path, sample, num_classes, rules)
-        if counts and (odd := matrices.keys() ^ counts.keys()):
-            raise MapsError(
-                f"{path}: differs from {scored[0].id}.npz in having maps for the rules {', '.join(sorted(odd))}; "
-                "the folder mixes two runs, delete one's files and run the stage that makes the maps"
-            )
-        counts = {rule: counts[rule] + m if rule in counts else m for rule, m in matrices.items()}
-        if progress is not None:
-            progress(done, len(scored))
-    return {rule: matrix.numpy() for rule, matrix in counts.items()}
-
-
-def _scorable(folder: Path, samples: Sequence[Sample]) -> list[Sample]:
-    """Samples with a mask; the maps of all of them must be there."""
-    scored = [s for s in samples if s.mask is not None]
-    missing = [s.id for s in scored if not (folder / f"{s.id}.npz").is_file()]
-    if missing:
-        raise MapsError(
-            f"{folder}: maps of {len(missing)} of {len(scored)} images are missing, first {first_five(missing)}; "
-            "remove done.json beside the maps and make them again: those that are there stay"
-        )
-    if not scored:
-        raise MapsError(f"{folder}: none of the {len(samples)} images of this split has a mask to score against")
-    return scored
-
-
-def _count_image(path: Path, sample: Sample, num_classes: int, rules: Sequence[str]) -> dict[str, Tensor]:
-    """Confusion matrix of every usable rule and control for one image."""
-    arrays = read_maps(path)
-    assert sample.mask is not None  # noqa: S101 - filtered before; tells the type checker
-    truth = torch.as_tensor(read_mask(sample.mask, num_classes, code=sample.code).astype(np.int64))
-    guesses = predictions(arrays, rules)
-    guesses |= control_predictions(sample, arrays["keys"].astype(np.int64), (truth.shape[0], truth.shape[1]))
-    for guess in guesses.values():
-        if guess.shape != truth.shape:
-            raise MapsError(
-                f"{path}: maps are {tuple(guess.shape)}, but the mask {sample.mask} is {tuple(truth.shape)}"
-            )
-    try:
-        return {rule: confusion_matrix(guess, truth, num_classes) for rule, guess in guesses.items()}
-    except ValueError as error:
-        raise MapsError(f"{path}: {error}; the maps belong to another benchmark") from error
+def _tensors(arrays: Arrays, names: Iterable[str]) -> dict[str, Tensor]:
+    """Those of the maps that are in the file, in float32."""
+    return {name: torch.as_tensor(arrays[name].astype(np.float32)) for name in names if name in arrays}

@@ -1,40 +1,57 @@
-"""From confusion matrices to the flat keys of `metrics.json`."""
+"""From counts to the flat keys of `metrics.json`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frugalseg.ops.confusion import iou, mean_iou
+from frugalseg.ops.boundary import boundary_iou
+from frugalseg.ops.confusion import iou, mean_iou, pixel_accuracy
+
+Counts = Mapping[str, NDArray[np.int64]]
 
 
 def flat_scores(
-    counts: dict[str, NDArray[np.int64]],
+    counts: Counts,
     split: str,
     class_names: Sequence[str],
     groups: dict[str, NDArray[np.int64]] | None = None,
+    boundary: Counts | None = None,
+    ignored: Counts | None = None,
 ) -> dict[str, float]:
     """Scores by flat key.
 
     Args:
-        counts: rule -> (K, K) confusion matrix.
+        counts: rule, or name of masks -> (K, K) confusion matrix. The name "" leaves no trace in the keys.
         split: front part of every key.
-        class_names: K names, background first.
+        class_names: K names, background first where there is one.
         groups: group name -> class ids.
+        boundary: rule or name -> (3, K) pixels of boundary regions.
+        ignored: name of masks -> (2,) undecided pixels and all pixels.
 
     Returns:
-        `<split>/miou_<rule>`, `<split>/miou_<rule>_<group>` and `<split>/iou_<rule>/<class>`, as fractions;
-        classes that do not occur have no key.
+        `<split>/miou_<rule>`, `<split>/miou_<rule>_<group>`, `<split>/iou_<rule>/<class>`,
+        `<split>/pixel_accuracy_<rule>`, `<split>/boundary_iou_<rule>` and, where there are undecided pixels,
+        `<split>/ignored_<name>`, as fractions; classes that do not occur have no key.
     """
     flat: dict[str, float] = {}
     for rule, matrix in counts.items():
-        flat[f"{split}/miou_{rule}"] = mean_iou(matrix)
+        end = ending(rule)
+        flat[f"{split}/miou{end}"] = mean_iou(matrix)
         for group, classes in (groups or {}).items():
-            flat[f"{split}/miou_{rule}_{group}"] = mean_iou(matrix, classes)
-        scores = iou(matrix)
-        flat |= {
-            f"{split}/iou_{rule}/{name}": float(score)
-            for name, score in zip(class_names, scores, strict=True)
-            if not np.isnan(score)
-        }
-    return {key: value for key, value in flat.items() if not np.isnan(value)}
+            flat[f"{split}/miou{end}_{group}"] = mean_iou(matrix, classes)
+        scores = zip(class_names, iou(matrix).tolist(), strict=True)
+        flat |= {f"{split}/iou{end}/{name}": score for name, score in scores}
+        flat[f"{split}/pixel_accuracy{end}"] = pixel_accuracy(matrix)
+    for rule, pixels in (boundary or {}).items():
+        found = boundary_iou(pixels)
+        found = found[~np.isnan(found)]
+        flat[f"{split}/boundary_iou{ending(rule)}"] = float(found.mean()) if found.size else float("nan")
+    for name, (undecided, pixels) in (ignored or {}).items():
+        flat[f"{split}/ignored{ending(name)}"] = undecided / pixels if undecided else float("nan")
+    return {key: float(value) for key, value in flat.items() if not np.isnan(value)}
+
+
+def ending(name: str) -> str:
+    """What a rule, or name of masks, appends to a metric's key."""
+    return f"_{name}" if name else ""

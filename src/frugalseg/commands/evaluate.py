@@ -1,76 +1,131 @@
-"""`frugalseg evaluate`: score a folder of class maps against masks, from files and in one process."""
+"""`frugalseg evaluate`: score class maps and label masks against the true masks of a split, from files.
 
-import argparse
+--root ROOT alone means PASCAL VOC; any benchmark is given by --config with a `data` section, or by
+`--data COCO --data.init_args.root ROOT`. Counts of pixels are integers, summed over images: scores
+do not depend on --workers.
+
+--maps: rules weigh SFC's maps as its scripts do (ops/cam.py). --sweep lays a constant background
+under the foreground maps instead and tries every threshold in one pass. SFC's foreground maps are
+stored times two, so each is divided by its maximum first; a map named `cam` (CTI) is used as it is.
+
+--masks: 255 ("undecided") counts as background, as in the papers; `ignored` is its share.
+"""
+
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from frugalseg.analysis.figures import draw_classes, draw_confusion, draw_thresholds
 from frugalseg.analysis.groups import frequency_groups
-from frugalseg.analysis.maps import score_folder
+from frugalseg.analysis.masks import label_panel
+from frugalseg.analysis.overview import BEST, caption, compared, print_overview
 from frugalseg.analysis.parts import shared_part_logits
 from frugalseg.analysis.pictures import map_panel, save_png
 from frugalseg.analysis.scores import flat_scores
-from frugalseg.analysis.tables import print_scores
+from frugalseg.analysis.sweep import Curve, curves_csv, read_curve
+from frugalseg.analysis.tally import Counts, Tally, count_split
+from frugalseg.commands.evaluate_options import UNNAMED, Task, read_task
 from frugalseg.commands.progress import counter
-from frugalseg.data.base import count_tags
-from frugalseg.data.voc import class_table, index
-from frugalseg.errors import ConfigError, MapsError
-from frugalseg.ops.cam import RULES
-from frugalseg.run import RunFolder, data_digests, folder_digest, write_arrays, write_json
+from frugalseg.data.base import count_tags, first_five
+from frugalseg.errors import DatasetError
+from frugalseg.ops.confusion import iou
+from frugalseg.run import RunFolder, write_arrays, write_json, write_text
+
+Groups = dict[str, NDArray[np.int64]]
 
 
 def run(argv: list[str]) -> int:
-    """Score maps; writes `metrics.json`, `confusion.npz` and `done.json` to the output folder."""
-    options = _parser().parse_args(argv)
-    rules = options.rules.split(",")
-    if unknown := [rule for rule in rules if rule not in RULES]:
-        raise ConfigError(f"--rules: {', '.join(unknown)} unknown; choose from {', '.join(RULES)}")
-    maps = Path(options.maps)
-    if not maps.is_dir():
-        raise MapsError(f"{maps}: no such folder; run the stage that makes the maps first")
-    samples = index(options.root, options.split)[: options.limit]
-    classes = class_table(options.root)
-    folder = RunFolder(Path(options.out), options.experiment, options.stage, _identity(options, maps))
+    """Score maps and masks; writes tables, figures, `metrics.json` and `done.json` to the output folder."""
+    task = read_task(argv, __doc__)
+    out = Path(task.options.out)
+    folder = RunFolder(out, task.options.experiment, task.options.stage, task.identity())
     if folder.is_done():
-        print(f"{options.out}: up to date", file=sys.stderr)
+        print(f"{out}: up to date", file=sys.stderr)
     else:
         folder.claim({"command": sys.argv})
-        counts = score_folder(maps, samples, classes.num_classes, rules, counter("score"))
-        groups = frequency_groups(count_tags(index(options.root, options.train_split), classes.num_classes - 1))
-        metrics = flat_scores(counts, options.split, classes.names, groups)
-        if options.parts:
-            parts = shared_part_logits(maps, Path(options.root), samples, classes.num_classes)
-            metrics |= {f"{options.split}/{name}": value for name, value in parts.items()}
-        write_arrays(Path(options.out) / "confusion.npz", counts)
-        write_json(Path(options.out) / "groups.json", {k: [classes.names[i] for i in v] for k, v in groups.items()})
-        for sample in [s for s in samples if s.mask is not None][: options.pictures]:
-            panel = map_panel(sample, maps, classes.names, classes.palette)
-            save_png(Path(options.out) / "pictures" / f"{sample.id}.png", panel)
-        folder.finish(metrics)
-    if not options.quiet:
-        print_scores(Path(options.out))
+        folder.finish(_score(task, out))
+    if not task.options.quiet:
+        print_overview(out, task.options.split, task.data.class_names)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("frugalseg evaluate", description=__doc__)
-    parser.add_argument("--maps", required=True, help="folder of <id>.npz files")
-    parser.add_argument("--root", required=True, help="VOC2012 folder with the masks")
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--train-split", default="trainaug", help="its tag counts decide what is head and tail")
-    parser.add_argument("--rules", default=",".join(RULES), help="comma-separated; default: all")
-    parser.add_argument("--out", required=True, help="folder for metrics.json")
-    parser.add_argument("--experiment", default="scratch")
-    parser.add_argument("--stage", default="score")
-    parser.add_argument("--limit", type=int, help="only the first images of the split")
-    parser.add_argument("--parts", action="store_true", help="also measure logits on shared parts (miniature worlds)")
-    parser.add_argument("--pictures", type=int, default=0, help="draw the maps of the first images")
-    parser.add_argument("--quiet", action="store_true", help="do not print the table")
-    return parser
+def _score(task: Task, out: Path) -> dict[str, float]:
+    """Count everything, write what is not metrics, and give the metrics."""
+    began, names, split = time.monotonic(), task.data.class_names, task.options.split
+    if task.options.parts and (bare := [s.id for s in task.samples if s.tags is None]):
+        raise DatasetError(
+            f"split {split}: {len(bare)} of {len(task.samples)} images have no image-level labels, first"
+            f" {first_five(bare)}; {task.data.tags_from()}, or leave out --parts"
+        )
+    groups = _groups(task)
+    tally = count_split(task.sources, task.samples, task.options.workers, counter("score"))
+    scored, seconds = sum(s.mask is not None for s in task.samples), time.monotonic() - began
+    print(f"scored {scored} images in {seconds:.1f} s, {1000 * seconds / scored:.0f} ms an image", file=sys.stderr)
+    curves = _curves(tally, task.sources.thresholds)
+    tally.confusion |= {name + BEST: curve.confusion for name, curve in curves.items()}
+    metrics = flat_scores(tally.confusion, split, names, groups, tally.boundary, tally.ignored)
+    metrics |= {f"{split}/threshold_{name}": float(c.thresholds[c.best]) for name, c in curves.items()}
+    if task.options.parts and task.sources.maps is not None:
+        parts = shared_part_logits(task.sources.maps, task.data.root, task.samples, len(names))
+        metrics |= {f"{split}/{name}": value for name, value in parts.items()}
+    write_arrays(out / "confusion.npz", _named(tally.confusion))
+    write_arrays(out / "boundary.npz", _named(tally.boundary))
+    write_json(out / "groups.json", {name: [names[i] for i in ids] for name, ids in groups.items()})
+    if curves:
+        write_text(out / "sweep.csv", curves_csv(curves))
+    if not task.options.no_figures:
+        _draw(task, tally, curves, groups, out / "figures")
+    _draw_pictures(task, out / "pictures")
+    return metrics
 
 
-def _identity(options: argparse.Namespace, maps: Path) -> dict[str, Any]:
-    """What the scores depend on: the settings and the run that made the maps."""
-    settings = {k: v for k, v in vars(options).items() if k not in {"out", "quiet"}}
-    lists = data_digests(Path(options.root), [options.split, options.train_split])
-    return {"settings": settings, "inputs": {"maps": folder_digest(maps, "*.npz"), **lists}}
+def _groups(task: Task) -> Groups:
+    """Head, middle and tail by the training images per class; none where the benchmark has no image-level labels."""
+    training = task.data.index(task.train_split)
+    if all(sample.tags is None for sample in training):
+        return {}
+    groups = frequency_groups(count_tags(training, task.data.classes.foreground))
+    # foreground classes begin at 1, and at 0 where there is no background
+    return {name: ids - (not task.data.classes.background) for name, ids in groups.items()}
+
+
+def _curves(tally: Tally, thresholds: tuple[float, ...]) -> dict[str, Curve]:
+    curves = {name: read_curve(counts, thresholds) for name, counts in tally.histograms.items()}
+    return {name: curve for name, curve in curves.items() if curve is not None}
+
+
+def _named(counts: Counts) -> Counts:
+    """With a name for the segmenter's masks, which as a member of an archive need one."""
+    return {name or UNNAMED: array for name, array in counts.items()}
+
+
+def _draw(task: Task, tally: Tally, curves: Mapping[str, Curve], groups: Groups, folder: Path) -> None:
+    """Figures: thresholds where maps were swept, classes, and the confusion of masks and of the main rule."""
+    names, split = task.data.class_names, task.options.split
+    if curves:
+        shown = {caption(name): curve for name, curve in curves.items()}
+        draw_thresholds(folder / "thresholds.png", shown, f"background thresholds on {split}")
+    main = compared(list(tally.confusion))
+    scores = {caption(name): iou(tally.confusion[name]) for name in main}
+    draw_classes(folder / "classes.png", scores, names, groups, f"IoU by class on {split}")
+    maps = [name for name in main if name not in task.sources.masks]
+    chosen = ["sum"] if "sum" in maps else maps[-1:]
+    for name in [*chosen, *task.sources.masks]:
+        title = f"{caption(name)}: confusion on {split}"
+        draw_confusion(folder / f"confusion_{name or UNNAMED}.png", tally.confusion[name], names, title)
+
+
+def _draw_pictures(task: Task, folder: Path) -> None:
+    """Maps and masks of the first images."""
+    names, palette = task.data.class_names, task.data.palette
+    for sample in [s for s in task.samples if s.mask is not None][: task.options.pictures]:
+        panels = []
+        if task.sources.maps is not None:
+            panels.append(map_panel(sample, task.sources.maps, names, palette))
+        if task.sources.masks:
+            panels.append(label_panel(sample, task.sources.masks, names, palette))
+        save_png(folder / f"{sample.id}.png", np.concatenate(panels, axis=1))

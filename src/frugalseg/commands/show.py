@@ -8,14 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
-
-import frugalseg.commands.benchmarks  # noqa: F401 - makes the data modules known by their short names
 from frugalseg.analysis.episodes import episode_pictures
 from frugalseg.analysis.pictures import Picture, batch_pictures, grid, save_png
 from frugalseg.analysis.views import views_pictures
-from frugalseg.commands.parsing import mendable, one_line
+from frugalseg.commands.data_settings import build_data
 from frugalseg.data.module import SegmentationData
 from frugalseg.errors import ConfigError
 
@@ -62,47 +58,3 @@ def pictures_of(batch: Any, data: SegmentationData, role: str) -> list[Picture]:
         sources = {sample.id: sample.image for sample in data.samples(role)}
         return views_pictures(data.on_after_batch_transfer(batch, 0), sources, *scale)
     return batch_pictures(batch, data.class_names, data.palette, *scale, background=data.classes.background)
-
-
-def build_data(configs: list[str], words: list[str]) -> SegmentationData:
-    """Make the data module of some experiment files.
-
-    Args:
-        configs: YAML files; later ones win.
-        words: further `--data...` settings.
-
-    Raises:
-        ConfigError: a file is not there, has no `data`, a key is unknown, or a class refuses its settings.
-    """
-    section: dict[str, Any] = {}
-    for name in configs:
-        try:
-            content = yaml.safe_load(Path(name).read_bytes()) or {}  # bytes: yaml knows byte order marks
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"{name}: not readable ({error}); give an experiment's YAML, in UTF-8") from error
-        if not isinstance(content, dict) or not isinstance(content.get("data") or {}, dict):
-            raise ConfigError(f"{name}: is not a mapping with a `data` section; give an experiment's YAML")
-        section = _merge(section, content.get("data") or {})
-    if not section and not words:
-        raise ConfigError("frugalseg show needs --config with a `data` section, or --data settings")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(SegmentationData, "data", required=True)
-    try:
-        whole = [f"--data={yaml.safe_dump(section, default_flow_style=True)}"] if section else []
-        parsed = parser.parse_args([*whole, *words])
-    except ArgumentError as error:
-        raise ConfigError(f"{one_line(str(error))}; see `frugalseg show --help`") from error
-    try:
-        data: SegmentationData = parser.instantiate(parsed).data
-    except (ValueError, TypeError) as error:
-        raise mendable(error) from None
-    return data
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings, `over` winning."""
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged

@@ -1,0 +1,88 @@
+"""What is printed about an evaluation: every cell against the number that it shows."""
+
+import numpy as np
+import pytest
+
+from frugalseg.analysis.groups import GROUPS
+from frugalseg.analysis.overview import by_class, caption, compared, names_of, print_overview, score_table
+from frugalseg.analysis.scores import flat_scores
+from frugalseg.analysis.tables import LABELS
+from frugalseg.run import write_json
+from tests.analysis.test_tables import rows_of
+
+NAMES = ("background", "zebra", "ant")
+
+
+@pytest.fixture
+def metrics():
+    rng = np.random.default_rng(0)
+    order = ("crf", "mw_best", "tags", "", "mw", "own", "m0")
+    counts = {name: rng.integers(1, 90, (3, 3)) for name in order}
+    groups = {"head": np.array([1]), "tail": np.array([2])}
+    boundary = {name: np.sort(rng.integers(1, 90, (3, 3)), axis=0) for name in ("mw", "")}
+    found = flat_scores(counts, "val", NAMES, groups, boundary, {"crf": np.array([3, 40])})
+    return {**found, "val/threshold_mw": 0.35, "train/pixel_accuracy_mp": 1.0}
+
+
+def percent(value):
+    return f"{100 * value:.1f}"
+
+
+def test_names_come_in_the_order_of_the_chain(metrics):
+    assert names_of(metrics, "val") == ["m0", "mw", "mw_best", "tags", "", "crf", "own"]
+    assert names_of(metrics, "train") == ["mp"]
+    assert names_of(metrics, "test") == []
+
+
+def test_every_score_has_its_cell(metrics):
+    header, *lines = rows_of(score_table("title", metrics, "val"))
+    columns = ["mIoU", "head", "tail", "background", "pixels", "boundary", "undecided", "threshold"]
+    assert header == ["", *columns]  # no column for the middle, which has no classes
+    keys = [
+        "miou{}",
+        "miou{}_head",
+        "miou{}_tail",
+        "iou{}/background",
+        "pixel_accuracy{}",
+        "boundary_iou{}",
+        "ignored{}",
+    ]
+    for line, name in zip(lines, names_of(metrics, "val"), strict=True):
+        assert line[0] == caption(name)
+        for cell, key in zip(line[1:-1], keys, strict=True):
+            value = metrics.get("val/" + key.format(f"_{name}" if name else ""))
+            assert cell == ("-" if value is None else percent(value))
+        assert line[-1] == ("0.35" if name == "mw_best" else "")
+    assert "middle" in GROUPS
+
+
+def test_classes_in_their_own_order(metrics):
+    header, *lines = rows_of(by_class("title", metrics, "val", (*NAMES, "absent")))
+    main = ["m0", "mw", "", "crf", "own"]
+    assert header == ["class", *map(caption, main)]
+    assert [line[0] for line in lines] == [*NAMES, "mean"]
+    for line in lines:
+        for cell, name in zip(line[1:], main, strict=True):
+            end = f"_{name}" if name else ""
+            assert cell == percent(metrics[f"val/miou{end}" if line[0] == "mean" else f"val/iou{end}/{line[0]}"])
+
+
+def test_captions():
+    assert caption("mw") == LABELS["mw"]
+    assert caption("mw_best") == f"{LABELS['mw']}, best threshold"
+    assert caption("own") == "own"
+    assert len({caption(name) for name in ("", "crf", "seed_labels", "refined", "pseudo")}) == 5
+
+
+def test_what_is_compared_by_class():
+    assert compared(["m0", "seed", "tags", "mw_best", "", "crf"]) == ["m0", "", "crf"]
+    assert compared(["cam_best", "tags"]) == ["cam_best", "tags"]
+    assert len(compared([f"x{number}" for number in range(20)])) == 8
+
+
+def test_print(tmp_path, capsys, monkeypatch, metrics):
+    monkeypatch.setenv("COLUMNS", "200")
+    write_json(tmp_path / "metrics.json", metrics)
+    print_overview(tmp_path, "val", NAMES)
+    printed = capsys.readouterr().out
+    assert percent(metrics["val/miou"]) in printed and "zebra" in printed
