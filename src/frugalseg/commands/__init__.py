@@ -4,9 +4,11 @@
 """
 
 VERBS = {
+    "crf": "labels from class maps with a dense CRF: after it, seed labels for edges, PSA's",
     "data": "check a data set on disk: `frugalseg data check voc --root ROOT`",
     "evaluate": "score a folder of class maps against masks",
     "miniature": "write a small synthetic world in a benchmark's official layout",
     "report": "print the tables of finished runs and their mean over seeds",
     "show": "draw a grid of a data module's samples, masks and augmentations",
+    "walk": "labels from class maps and pixel affinities by a random walk",
 }
