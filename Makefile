@@ -1,7 +1,8 @@
 # One target per experiment; stages are files (`done.json`), so nothing that is up to date is done again.
 #
-# Variables: ROOT (data), SEED or SEEDS="0 1 2", RUN (name of a variant of sfc-voc), CKPT (best|last), ARGS (more settings for
-# every Trainer stage, e.g. ARGS="--trainer.max_steps 30"), ONLY (prefix of benchmark rows).
+# Variables: ROOT (data), SEED or SEEDS="0 1 2", RUN (name of a variant of an experiment), CKPT (best|last), SPLITS (scored splits),
+# SEGMENT (segment|segment-r38), ARGS (more settings for every Trainer stage, e.g. ARGS="--trainer.max_steps 30"; ARGS_classify,
+# ARGS_irn and ARGS_segment for one net alone), ONLY (prefix of benchmark rows).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,12 +16,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FS := $(BIN)/frugalseg
 
-ROOT ?= data/VOCdevkit/VOC2012
+ROOT ?=
 SEED ?= 0
 SEEDS ?= $(SEED)
 RUN ?=
 CKPT ?= best
 ARGS ?=
+ARGS_classify ?=
+ARGS_irn ?=
+ARGS_segment ?=
 ONLY ?=
 BASE := --config experiments/_base/trainer.yaml
 CPU := --config experiments/_base/cpu.yaml
@@ -71,11 +75,12 @@ clean: ## remove caches and build files (runs and the environment stay)
 .PHONY: FORCE
 FORCE:
 
+SETTINGS_SEEN = ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS) $(ARGS_classify) $(ARGS_irn) $(ARGS_segment)
 # rewritten only when a variable has changed, so that changed ARGS make stages out of date; `+` also under `make -n`, whose plan
 # would otherwise always show everything
 runs/%/.settings: FORCE
 	+@mkdir -p $(@D)
-	+@printf '%s\n' "ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS)" | cmp -s - $@ || printf '%s\n' "ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS)" > $@
+	+@printf '%s\n' "$(SETTINGS_SEEN)" | cmp -s - $@ || printf '%s\n' "$(SETTINGS_SEEN)" > $@
 
 # ---------------------------------------------------------------- data
 
@@ -101,34 +106,107 @@ data-mini: $(READY) ## all six benchmarks in miniature: write, prepare, check, c
 	  + $(call show,ISAID5i,$(MINI_DATA)/isaid5i,Episodes,isaid5i-episodes,$(FEW)) + $(call show,DLRSD,$(MINI_DATA)/dlrsd,Episodes,dlrsd-episodes,$(FEW))
 	@echo "pictures: $(MINI_DATA)/pictures, class frequencies: $(MINI_DATA)/stats"
 
-# ---------------------------------------------------------------- SFC on PASCAL VOC
+# ---------------------------------------------------------------- the weakly supervised chain
 
-SFC_VOC := sfc-voc$(call dash,$(RUN))
-SFC_VOC_CONFIG := $(BASE) --config experiments/sfc/voc/classify.yaml
+# classify -> maps -> seeds (CRF) -> affinity (IRN) -> labels (random walk) -> segment -> scores, each in a folder of its own with
+# its own done.json. An experiment X says: X.yaml (folder of its stages), X.root, X.labelled (the split that gets labels),
+# X.scored (splits that are scored), X.of.<split> (whose maps a scored split is read from), X.masks (kinds of labels to score)
+# and X.pseudo (which of them the segmenter learns).
+sfc-voc.yaml := experiments/sfc/voc
+sfc-voc.root := $(or $(ROOT),data/VOCdevkit/VOC2012)
+sfc-voc.labelled := trainaug
+sfc-voc.of.train := trainaug
+sfc-voc.of.val := val
+sfc-voc.masks := seeds/crf seeds/seed_labels labels/refined labels/pseudo
+sfc-voc.pseudo := labels-trainaug/pseudo
 
-define sfc_voc_seed
-runs/$(SFC_VOC)/seed$(1)/classify/done.json: experiments/sfc/voc/classify.yaml experiments/_base/trainer.yaml runs/$(SFC_VOC)/.settings | $(READY)
-	$(FS) fit $(SFC_VOC_CONFIG) --run.name "$(RUN)" --seed_everything $(1) --data.init_args.root $(ROOT) $(ARGS)
-endef
-
-# $(1) seed, $(2) split: maps of a split and their score
-define sfc_voc_maps
-runs/$(SFC_VOC)/seed$(1)/cam-$(2)/done.json: runs/$(SFC_VOC)/seed$(1)/classify/done.json experiments/sfc/voc/cam.yaml
-	$(FS) predict $(SFC_VOC_CONFIG) --config experiments/sfc/voc/cam.yaml --run.name "$(RUN)" --run.stage cam-$(2) --seed_everything $(1) \
-	  --data.init_args.root $(ROOT) --data.init_args.predict_split $(2) --ckpt_path runs/$(SFC_VOC)/seed$(1)/classify/checkpoints/$(CKPT).ckpt $(ARGS)
-
-runs/$(SFC_VOC)/seed$(1)/score-$(2)/done.json: runs/$(SFC_VOC)/seed$(1)/cam-$(2)/done.json
-	$(FS) evaluate --maps runs/$(SFC_VOC)/seed$(1)/cam-$(2)/maps --root $(ROOT) --split $(2) --experiment sfc-voc --stage score-$(2) \
-	  --out runs/$(SFC_VOC)/seed$(1)/score-$(2) --pictures 6 --quiet
-endef
+sfc-coco.yaml := experiments/sfc/coco
+sfc-coco.root := $(or $(ROOT),data/coco)
+sfc-coco.labelled := train
+sfc-coco.of.train := train
+sfc-coco.of.val := val
+# no affinity network on COCO: the segmenter learns the seed labels (sfc.md 5.2)
+sfc-coco.masks := seeds/crf seeds/seed_labels
+sfc-coco.pseudo := seeds-train/seed_labels
 
 SPLITS ?= train val
-$(foreach s,$(SEEDS),$(eval $(call sfc_voc_seed,$(s))))
-$(foreach s,$(SEEDS),$(foreach p,$(SPLITS),$(eval $(call sfc_voc_maps,$(s),$(p)))))
+SEGMENT ?= segment
+# $(1) experiment, $(2) seed
+folder = runs/$(1)$(call dash,$(RUN))/seed$(2)
+# $(1) experiment, $(2) seed, $(3) stage: what every Trainer stage is given
+given = --run.name "$(RUN)" --run.stage $(3) --seed_everything $(2) --data.init_args.root $($(1).root) $(ARGS)
+# $(1) experiment, $(2...) names of files
+yamls = $(BASE) $(foreach y,$(2),--config $($(1).yaml)/$(y).yaml)
+files = experiments/_base/trainer.yaml $(foreach y,$(2),$($(1).yaml)/$(y).yaml)
+# $(1) experiment, $(2) seed, $(3) stage, $(4) split: whose labels the verbs make, and of which data
+verb = --split $(4) --data.init_args.root $($(1).root) --experiment $(1) --stage $(3)-$(4) --out $(call folder,$(1),$(2))/$(3)-$(4)
+# $(1) experiment, $(2) seed, $(3) stage, $(4) split: where scores go
+score = --config $($(1).yaml)/classify.yaml --data.init_args.root $($(1).root) --split $(4) --train-split $($(1).labelled) \
+  --experiment $(1) --stage $(3)-$(4) --out $(call folder,$(1),$(2))/$(3)-$(4) --quiet
 
-.PHONY: sfc-voc
-sfc-voc: $(foreach s,$(SEEDS),$(foreach p,$(SPLITS),runs/$(SFC_VOC)/seed$(s)/score-$(p)/done.json)) ## SFC on PASCAL VOC: classifier, maps of train and val, their scores
-	$(FS) report runs/$(SFC_VOC) --classes
+# the stages that are trained once: $(1) experiment, $(2) seed
+define chain_fits
+$(call folder,$(1),$(2))/classify/done.json: $(call files,$(1),classify) runs/$(1)$(call dash,$(RUN))/.settings | $(READY)
+	$(FS) fit $(call yamls,$(1),classify) $(call given,$(1),$(2),classify) $(ARGS_classify)
+
+$(call folder,$(1),$(2))/irn/done.json: $(call files,$(1),irn) $(call folder,$(1),$(2))/seeds-$($(1).labelled)/done.json
+	$(FS) fit $(call yamls,$(1),irn) $(call given,$(1),$(2),irn) $(ARGS_irn) \
+	  --data.init_args.pseudo_labels $(call folder,$(1),$(2))/seeds-$($(1).labelled)/seed_labels
+
+$(call folder,$(1),$(2))/$(SEGMENT)/done.json: $(call files,$(1),$(SEGMENT)) $(call folder,$(1),$(2))/$(firstword $(subst /, ,$($(1).pseudo)))/done.json
+	$(FS) fit $(call yamls,$(1),$(SEGMENT)) $(call given,$(1),$(2),$(SEGMENT)) $(ARGS_segment) \
+	  --data.init_args.pseudo_labels $(call folder,$(1),$(2))/$($(1).pseudo)
+endef
+
+# maps, edges and labels of one split: $(1) experiment, $(2) seed, $(3) split
+define chain_labels
+$(call folder,$(1),$(2))/cam-$(3)/done.json: $(call files,$(1),cam) $(call folder,$(1),$(2))/classify/done.json
+	$(FS) predict $(call yamls,$(1),classify cam) $(call given,$(1),$(2),cam-$(3)) $(ARGS_classify) \
+	  --data.init_args.predict_split $(3) --ckpt_path $(call folder,$(1),$(2))/classify/checkpoints/$(CKPT).ckpt
+
+$(call folder,$(1),$(2))/seeds-$(3)/done.json: $($(1).yaml)/seeds.yaml $(call folder,$(1),$(2))/cam-$(3)/done.json
+	$(FS) crf --config $($(1).yaml)/seeds.yaml --maps $(call folder,$(1),$(2))/cam-$(3)/maps $(call verb,$(1),$(2),seeds,$(3))
+
+$(call folder,$(1),$(2))/edges-$(3)/done.json: $(call files,$(1),edges) $(call folder,$(1),$(2))/irn/done.json
+	$(FS) predict $(call yamls,$(1),irn edges) $(call given,$(1),$(2),edges-$(3)) $(ARGS_irn) \
+	  --data.init_args.predict_split $(3) --ckpt_path $(call folder,$(1),$(2))/irn/checkpoints/last.ckpt
+
+$(call folder,$(1),$(2))/labels-$(3)/done.json: $($(1).yaml)/labels.yaml $(call folder,$(1),$(2))/edges-$(3)/done.json $(call folder,$(1),$(2))/cam-$(3)/done.json
+	$(FS) walk --config $($(1).yaml)/labels.yaml --maps $(call folder,$(1),$(2))/cam-$(3)/maps \
+	  --edges $(call folder,$(1),$(2))/edges-$(3)/edges $(call verb,$(1),$(2),labels,$(3))
+endef
+
+# scores of one split: $(1) experiment, $(2) seed, $(3) split, $(4) split whose maps and labels there are
+define chain_scores
+$(call folder,$(1),$(2))/score-$(3)/done.json: $(call folder,$(1),$(2))/cam-$(4)/done.json
+	$(FS) evaluate --maps $(call folder,$(1),$(2))/cam-$(4)/maps --sweep m0,mw,mp $(call score,$(1),$(2),score,$(3)) --pictures 6
+
+$(call folder,$(1),$(2))/score-labels-$(3)/done.json: $(foreach m,$($(1).masks),$(call folder,$(1),$(2))/$(firstword $(subst /, ,$(m)))-$(4)/done.json)
+	$(FS) evaluate $(foreach m,$($(1).masks),--masks $(notdir $(m))=$(call folder,$(1),$(2))/$(firstword $(subst /, ,$(m)))-$(4)/$(notdir $(m))) \
+	  $(call score,$(1),$(2),score-labels,$(3))
+
+$(call folder,$(1),$(2))/$(SEGMENT:segment%=predict%)-$(3)/done.json: $(call files,$(1),$(SEGMENT:segment%=predict%)) $(call folder,$(1),$(2))/$(SEGMENT)/done.json
+	$(FS) predict $(call yamls,$(1),$(SEGMENT) $(SEGMENT:segment%=predict%)) $(call given,$(1),$(2),$(SEGMENT:segment%=predict%)-$(3)) $(ARGS_segment) \
+	  --data.init_args.predict_split $(3) --ckpt_path $(call folder,$(1),$(2))/$(SEGMENT)/checkpoints/last.ckpt
+
+$(call folder,$(1),$(2))/score-$(SEGMENT)-$(3)/done.json: $(call folder,$(1),$(2))/$(SEGMENT:segment%=predict%)-$(3)/done.json
+	$(FS) evaluate --masks =$(call folder,$(1),$(2))/$(SEGMENT:segment%=predict%)-$(3)/masks \
+	  --masks crf=$(call folder,$(1),$(2))/$(SEGMENT:segment%=predict%)-$(3)/masks-crf $(call score,$(1),$(2),score-$(SEGMENT),$(3))
+endef
+
+CHAINS := sfc-voc sfc-coco
+$(foreach e,$(CHAINS),$(foreach s,$(SEEDS),$(eval $(call chain_fits,$(e),$(s)))))
+$(foreach e,$(CHAINS),$(foreach s,$(SEEDS),$(foreach p,$(sort $($(e).of.train) $($(e).of.val)),$(eval $(call chain_labels,$(e),$(s),$(p))))))
+$(foreach e,$(CHAINS),$(foreach s,$(SEEDS),$(foreach p,train val,$(eval $(call chain_scores,$(e),$(s),$(p),$($(e).of.$(p)))))))
+# $(1) experiment: all its scores
+chain = $(foreach s,$(SEEDS),$(foreach p,$(SPLITS),$(foreach k,score score-labels score-$(SEGMENT),$(call folder,$(1),$(s))/$(k)-$(p)/done.json)))
+
+.PHONY: sfc-voc sfc-coco
+sfc-voc: $(call chain,sfc-voc) ## SFC on PASCAL VOC, the whole chain: classifier, maps, seeds, IRN, labels, DeepLab, scores of each
+	$(FS) report runs/sfc-voc$(call dash,$(RUN))
+
+sfc-coco: $(call chain,sfc-coco) ## SFC on COCO 2014, the whole chain (seed labels by CRF, no IRN)
+	$(FS) report runs/sfc-coco$(call dash,$(RUN))
 
 # ---------------------------------------------------------------- SFC in miniature
 
@@ -178,11 +256,44 @@ endef
 
 $(foreach s,$(SEEDS),$(foreach w,$(MINI_WORLDS),$(foreach m,$(MINI_METHODS),$(eval $(call mini_sfc,$(s),$(w),$(m))))))
 
-MINI_SCORES = $(foreach w,$(MINI_WORLDS),$(foreach m,$(MINI_METHODS),$(foreach s,$(SEEDS),runs/mini-sfc-$(w)-$(m)/seed$(s)/score/done.json)))
+# The chain behind the maps, for one run: $(1) seed, $(2) world-method. All its stages share one process; each has its own
+# done.json, so an interrupted chain goes on where it was. MINI_LIMIT images at most are labelled.
+MINI_LIMIT ?= 700
+define mini_chain
+MINI_CHAIN_$(2)_$(1) := runs/mini-sfc-$(2)/seed$(1)
+$$(MINI_CHAIN_$(2)_$(1))/score-segment-val/done.json: D = runs/mini-sfc-$(2)/seed$(1)
+$$(MINI_CHAIN_$(2)_$(1))/score-segment-val/done.json: DATA = --data.init_args.root runs/worlds/voc-$(firstword $(subst -, ,$(2)))-seed$(1) --data.init_args.limit $(MINI_LIMIT)
+$$(MINI_CHAIN_$(2)_$(1))/score-segment-val/done.json: SETTINGS = $(CPU) --run.name $(2) --seed_everything $(1) --run.wandb false $$(DATA)
+$$(MINI_CHAIN_$(2)_$(1))/score-segment-val/done.json: WEIGHTS = --model.init_args.weights $(PRETRAINED)/checkpoints/last.ckpt
+$$(MINI_CHAIN_$(2)_$(1))/score-segment-val/done.json: $$(MINI_CHAIN_$(2)_$(1))/score/done.json
+	$(FS) $$(foreach s,train val,predict $(BASE) --config $(MINI)/classify.yaml --config $(MINI)/cam.yaml $$(SETTINGS) --run.stage cam-$$(s) \
+	    --data.init_args.predict_split $$(s) --model.init_args.save_logits false --ckpt_path $$(D)/classify/checkpoints/last.ckpt \
+	    + $$(call mini_score,score,$$(s)) --maps $$(D)/cam-$$(s)/maps --sweep m0,mw,mp \
+	    + crf --config $(MINI)/seeds.yaml --maps $$(D)/cam-$$(s)/maps $$(call mini_verb,seeds,$$(s)) +) \
+	  fit $(BASE) --config $(MINI)/irn.yaml $$(SETTINGS) $$(WEIGHTS) --data.init_args.pseudo_labels $$(D)/seeds-train/seed_labels \
+	  $$(foreach s,train val,+ predict $(BASE) --config $(MINI)/irn.yaml --config $(MINI)/edges.yaml $$(SETTINGS) $$(WEIGHTS) --run.stage edges-$$(s) \
+	    --data.init_args.predict_split $$(s) --ckpt_path $$(D)/irn/checkpoints/last.ckpt \
+	    + walk --config $(MINI)/labels.yaml --maps $$(D)/cam-$$(s)/maps --edges $$(D)/edges-$$(s)/edges $$(call mini_verb,labels,$$(s)) \
+	    + $$(call mini_score,score-labels,$$(s)) --masks crf=$$(D)/seeds-$$(s)/crf --masks seed_labels=$$(D)/seeds-$$(s)/seed_labels \
+	      --masks refined=$$(D)/labels-$$(s)/refined --masks pseudo=$$(D)/labels-$$(s)/pseudo) \
+	  + fit $(BASE) --config $(MINI)/segment.yaml $$(SETTINGS) $$(WEIGHTS) --data.init_args.pseudo_labels $$(D)/labels-train/pseudo \
+	  $$(foreach s,train val,+ predict $(BASE) --config $(MINI)/segment.yaml --config $(MINI)/predict.yaml $$(SETTINGS) $$(WEIGHTS) \
+	    --run.stage predict-$$(s) --data.init_args.predict_split $$(s) --ckpt_path $$(D)/segment/checkpoints/last.ckpt \
+	    + $$(call mini_score,score-segment,$$(s)) --masks =$$(D)/predict-$$(s)/masks --masks crf=$$(D)/predict-$$(s)/masks-crf)
+endef
+# $(1) stage, $(2) split
+mini_verb = --split $(2) $(DATA) --experiment mini-sfc --stage $(1)-$(2) --out $(D)/$(1)-$(2)
+mini_score = evaluate --config $(MINI)/classify.yaml $(DATA) --split $(2) --experiment mini-sfc --stage $(1)-$(2) --out $(D)/$(1)-$(2) --quiet
+
+MINI_CHAINS ?= longtail-sfc
+$(foreach s,$(SEEDS),$(foreach c,$(MINI_CHAINS),$(eval $(call mini_chain,$(s),$(c)))))
+
+MINI_SCORES = $(foreach w,$(MINI_WORLDS),$(foreach m,$(MINI_METHODS),$(foreach s,$(SEEDS),runs/mini-sfc-$(w)-$(m)/seed$(s)/score/done.json))) \
+  $(foreach c,$(MINI_CHAINS),$(foreach s,$(SEEDS),runs/mini-sfc-$(c)/seed$(s)/score-segment-val/done.json))
 .PHONY: mini-sfc mini-sfc-scores demo demo-scores
 mini-sfc-scores: $(MINI_SCORES)
 
-mini-sfc: $(READY) ## SFC and its baseline on small synthetic worlds, two processes at a time; SEEDS="0 1 2" aggregates
+mini-sfc: $(READY) ## SFC and its baseline on small synthetic worlds, SFC through the whole chain, two processes at a time; SEEDS="0 1 2" aggregates
 	@$(MAKE) --no-print-directory -j2 mini-sfc-scores
 	$(FS) report $(foreach w,$(MINI_WORLDS),$(foreach m,$(MINI_METHODS),runs/mini-sfc-$(w)-$(m)))
 

@@ -55,7 +55,7 @@ class LastCheckpoint(ModelCheckpoint):
         """Write it once the best checkpoint has been dealt with (callbacks run in order)."""
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not _is_dry(trainer):
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
+            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt", weights_only=False)
 
 
 class SuiteCLI(LightningCLI):
@@ -179,7 +179,7 @@ class SuiteCLI(LightningCLI):
         if trainer.interrupted or _is_dry(trainer):
             return
         if trainer.checkpoint_callbacks:
-            trainer.save_checkpoint(self.run_folder.last_checkpoint)
+            trainer.save_checkpoint(self.run_folder.last_checkpoint, weights_only=False)
         self._finish()
 
     def after_validate(self) -> None:
