@@ -12,7 +12,9 @@ def net(strides=(4, 1, 2, 2, 1), **options):
     backbone = ResNetStages("resnet18", strides, options=SMALL, **options).double().eval()
     for module in backbone.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.weight.data.uniform_(0.5, 2)  # timm starts the last of each block at 0, which cuts its convolutions off
+            module.weight.data.uniform_(
+                0.5, 2
+            )  # timm starts the last of each block at 0, which cuts its convolutions off
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
     return backbone
