@@ -3,7 +3,6 @@
 import io
 import statistics
 
-import pytest
 from rich.console import Console
 
 from frugalseg.analysis.groups import GROUPS
@@ -11,15 +10,14 @@ from frugalseg.analysis.seeds import aggregate
 from frugalseg.analysis.tables import (
     LABELS,
     LOGITS,
+    caption,
     class_table,
+    compared,
     logit_table,
-    print_scores,
-    rules_of,
+    names_of,
     splits_of,
     summary_table,
 )
-from frugalseg.errors import RunFolderError
-from frugalseg.run import write_json
 
 SEEDS = {
     0: {
@@ -56,9 +54,17 @@ def shown(key, factor=100):
 def test_splits_and_rules():
     rows = aggregate({0: {"val/miou_mw": 1.0, "val/miou_m0": 1.0, "train/miou_tags": 1.0, "test/logit_x": 1.0}})
     assert splits_of(rows) == ["train", "val"]
-    assert rules_of(rows, "val") == ["m0", "mw"]
-    assert rules_of(rows, "train") == ["tags"]
-    assert rules_of(rows, "test") == []
+    assert names_of(rows, "val") == ["m0", "mw"]
+    assert names_of(rows, "train") == ["tags"]
+    assert names_of(rows, "test") == []
+
+
+def test_names_come_in_the_order_of_the_chain():
+    names = ["own_head_start", "crf", "mw_best", "tags", "", "mw", "own", "m0"]
+    ends = [f"_{name}" if name else "" for name in names]
+    keys = [f"val/miou{end}{group}" for end in ends for group in ("", *(f"_{group}" for group in GROUPS))]
+    assert names_of(keys, "val") == ["m0", "mw", "mw_best", "tags", "", "crf", "own", "own_head_start"]
+    assert splits_of(dict.fromkeys(keys)) == ["val"]
 
 
 def test_summary_table():
@@ -108,26 +114,29 @@ def test_no_logits_no_table():
     assert logit_table({"sfc": aggregate({0: LOGIT_KEYS})}, "train") is None
 
 
+def test_masks_have_rows_too():
+    """Those of a segmenter, whose keys carry no name, and those of a label stage."""
+    metrics = {"val/miou": 0.5, "val/miou_tail": 0.25, "val/iou/background": 0.75, "val/miou_crf": 0.625}
+    _, *lines = rows_of(summary_table({"sfc": aggregate({0: metrics})}, "val"))
+    assert lines == [["sfc", LABELS[""], "50.0", "-", "-", "25.0", "75.0"], ["", LABELS["crf"], "62.5", *"----"]]
+    header, *lines = rows_of(class_table("sfc", aggregate({0: metrics}), "val"))
+    assert header[1:] == [LABELS[""], LABELS["crf"]]
+    assert lines == [["background", "75.0", "-"], ["mean", "50.0", "62.5"]]
+
+
 def test_an_empty_aggregate_renders():
     assert rows_of(summary_table({"sfc": {}}, "val"))[1:] == []
     assert rows_of(class_table("sfc", {}, "val"))[1:] == [["mean"]]
 
 
-@pytest.mark.parametrize("split", ["val", "train"])
-def test_print_scores(tmp_path, capsys, monkeypatch, split):
-    monkeypatch.setenv("COLUMNS", "200")
-    folder = tmp_path / "sfc-voc" / "seed0" / "score"
-    write_json(folder / "metrics.json", {key.replace("val/", f"{split}/"): value for key, value in SEEDS[0].items()})
-    print_scores(folder)
-    printed = capsys.readouterr().out
-    assert "sfc-voc" in printed
-    assert f"on {split}" in printed
-    for value in SEEDS[0].values():
-        assert f"{100 * value:.1f}" in printed
+def test_captions():
+    assert caption("mw") == LABELS["mw"]
+    assert caption("mw_best") == f"{LABELS['mw']}, best threshold"
+    assert caption("own") == "own"
+    assert len({caption(name) for name in ("", "crf", "seed_labels", "refined", "pseudo")}) == 5
 
 
-def test_print_scores_of_metrics_that_are_no_numbers(tmp_path):
-    folder = tmp_path / "sfc-voc" / "seed0" / "score"
-    write_json(folder / "metrics.json", {"val/miou_mw": "high"})
-    with pytest.raises(RunFolderError, match=r"metrics\.json"):
-        print_scores(folder)
+def test_what_is_compared_by_class():
+    assert compared(["m0", "seed", "tags", "mw_best", "", "crf"]) == ["m0", "", "crf"]
+    assert compared(["cam_best", "tags"]) == ["cam_best", "tags"]
+    assert len(compared([f"x{number}" for number in range(20)])) == 8

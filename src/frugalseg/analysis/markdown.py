@@ -4,8 +4,9 @@ from pathlib import Path
 
 from frugalseg.analysis.chain import chain_lines
 from frugalseg.analysis.groups import GROUPS
+from frugalseg.analysis.scores import ending
 from frugalseg.analysis.seeds import Aggregate
-from frugalseg.analysis.tables import LABELS, LOGITS, cell, rules_of, splits_of
+from frugalseg.analysis.tables import BEST, LOGITS, caption, cell, names_of, splits_of
 from frugalseg.errors import ConfigError
 from frugalseg.run import write_text
 
@@ -20,10 +21,11 @@ def score_lines(results: dict[str, Aggregate]) -> list[str]:
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, rows in results.items():
         for split in splits_of(rows):
-            for rule in rules_of(rows, split):
-                key = f"{split}/miou_{rule}"
-                cells = [cell(rows, key + (f"_{group}" if group else "")) for group in ("", *GROUPS)]
-                lines.append(f"| {name} | {split} | {LABELS[rule]} | {' | '.join(cells)} | {rows[key]['n']:.0f} |")
+            # thresholds chosen on true masks stay out of the page
+            for rule in (found for found in names_of(rows, split) if not found.endswith(BEST)):
+                key = f"{split}/miou{ending(rule)}"
+                cells = [cell(rows, key + ending(group)) for group in ("", *GROUPS)]
+                lines.append(f"| {name} | {split} | {caption(rule)} | {' | '.join(cells)} | {rows[key]['n']:.0f} |")
     return lines
 
 
@@ -58,6 +60,8 @@ def write_into(path: Path, results: dict[str, dict[str, Aggregate]]) -> None:
     maps: dict[str, Aggregate] = {}
     for name, stages in results.items():
         of_maps = {stage: rows for stage, rows in stages.items() if not stage.startswith(OTHER_STAGES)}
+        # a stage of this name scores the same images for every experiment
+        of_maps = {"score": of_maps["score"]} if "score" in of_maps else of_maps
         maps[name] = {key: row for rows in of_maps.values() for key, row in rows.items()}
     body = "\n".join([*score_lines(maps), *logit_lines(maps), *chain_lines(results)])
     write_text(path, f"{before}{BEGIN}\n{body}\n{END}{after}")

@@ -6,45 +6,9 @@ from pathlib import Path
 from rich.table import Table
 
 from frugalseg.analysis.groups import GROUPS
-from frugalseg.analysis.maps import CONTROLS
 from frugalseg.analysis.scores import ending
 from frugalseg.analysis.seeds import read_metrics
-from frugalseg.analysis.tables import LABELS, terminal
-
-MASKS = {
-    "": "segmentation",
-    "crf": "+ CRF",
-    "seed_labels": "seed labels",
-    "refined": "refined: random walk",
-    "pseudo": "pseudo label",
-}
-"""Captions of the usual names of masks."""
-SIDE_RULES = ("seed", "walk", *CONTROLS)
-"""Rules that are left out where a few are compared class by class."""
-BEST = "_best"
-"""Ends the name of what a swept map gives at its best threshold."""
-
-
-def caption(name: str) -> str:
-    """A rule, control, swept map or name of masks in words."""
-    if name.endswith(BEST):
-        return f"{caption(name.removesuffix(BEST))}, best threshold"
-    return LABELS.get(name) or MASKS.get(name) or name
-
-
-def compared(names: Sequence[str], count: int = 8) -> list[str]:
-    """The first `count` of those that are compared class by class: main rules and masks, else whatever there is."""
-    main = [name for name in names if name not in SIDE_RULES and not name.endswith(BEST)]
-    return (main or list(names))[:count]
-
-
-def names_of(metrics: Mapping[str, float], split: str) -> list[str]:
-    """Rules and masks that a split has scores of, in the order of `LABELS` and `MASKS`, others last."""
-    start = f"{split}/pixel_accuracy"
-    found = [key[len(start) :].removeprefix("_") for key in metrics if key.startswith(start)]
-    order = [*LABELS, *MASKS]
-    places = {name: place for place, name in enumerate(order)}
-    return sorted(found, key=lambda name: (places.get(name.removesuffix(BEST), len(order)), name))
+from frugalseg.analysis.tables import BEST, caption, compared, names_of, terminal
 
 
 def score_table(title: str, metrics: Mapping[str, float], split: str) -> Table:

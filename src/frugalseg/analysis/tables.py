@@ -1,13 +1,14 @@
 """Terminal tables of scores."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from frugalseg.analysis.groups import GROUPS
-from frugalseg.analysis.seeds import Aggregate, aggregate, read_metrics
+from frugalseg.analysis.maps import CONTROLS
+from frugalseg.analysis.scores import ending
+from frugalseg.analysis.seeds import Aggregate
 
 LABELS = {
     "m0": "M0 classifier",
@@ -18,7 +19,17 @@ LABELS = {
     "walk": "M_W + 0.3 M_P",
     "tags": "tags painted",
     "chance": "chance",
+    "": "segmentation",
+    "crf": "+ CRF",
+    "seed_labels": "seed labels",
+    "refined": "refined: random walk",
+    "pseudo": "pseudo label",
 }
+"""Captions of rules of maps, controls, and the usual names of masks."""
+BEST = "_best"
+"""Ends the name of what a swept map gives at its best threshold."""
+SIDE_RULES = ("seed", "walk", *CONTROLS)
+"""Rules that are left out where a few are compared class by class."""
 LOGITS = ("tail_body_head", "tail_body_tail", "head_body_head", "head_body_tail")
 
 
@@ -31,14 +42,31 @@ def cell(rows: Aggregate, key: str, factor: float = 100.0) -> str:
     return f"{row['mean'] * factor:.1f}{spread}"
 
 
+def compared(names: Sequence[str], count: int = 8) -> list[str]:
+    """The first `count` of those that are compared class by class: main rules and masks, else whatever there is."""
+    main = [name for name in names if name not in SIDE_RULES and not name.endswith(BEST)]
+    return (main or list(names))[:count]
+
+
 def splits_of(rows: Aggregate) -> list[str]:
     """Splits that have a score."""
-    return sorted({key.split("/")[0] for key in rows if "/miou_" in key})
+    return sorted({key.split("/")[0] for key in rows if "/miou" in key})
 
 
-def rules_of(rows: Aggregate, split: str) -> list[str]:
-    """Rules and controls that have a score, in the order of `LABELS`."""
-    return [rule for rule in LABELS if f"{split}/miou_{rule}" in rows]
+def caption(name: str) -> str:
+    """A rule, control, swept map or name of masks in words."""
+    if name.endswith(BEST):
+        return f"{caption(name.removesuffix(BEST))}, best threshold"
+    return LABELS.get(name) or name
+
+
+def names_of(keys: Iterable[str], split: str) -> list[str]:
+    """Rules, controls and masks that a split has scores of, in the order of `LABELS`, others last."""
+    start, places = f"{split}/miou", {name: place for place, name in enumerate(LABELS)}
+    found = {key[len(start) :] for key in keys if key.startswith(start)}
+    found -= {f"{name}{ending(group)}" for name in found for group in GROUPS}
+    names = (name.removeprefix("_") for name in found)
+    return sorted(names, key=lambda name: (places.get(name.removesuffix(BEST), len(places)), name))
 
 
 def summary_table(results: dict[str, Aggregate], split: str) -> Table:
@@ -49,26 +77,26 @@ def summary_table(results: dict[str, Aggregate], split: str) -> Table:
     for column in ("all", *GROUPS, "background"):
         table.add_column(column, justify="right")
     for name, rows in results.items():
-        for position, rule in enumerate(rules_of(rows, split)):
-            cells = [cell(rows, f"{split}/miou_{rule}" + (f"_{group}" if group else "")) for group in ("", *GROUPS)]
-            background = cell(rows, f"{split}/iou_{rule}/background")
-            table.add_row(name if position == 0 else "", LABELS[rule], *cells, background)
+        for position, rule in enumerate(names_of(rows, split)):
+            cells = [cell(rows, f"{split}/miou{ending(rule)}{ending(group)}") for group in ("", *GROUPS)]
+            background = cell(rows, f"{split}/iou{ending(rule)}/background")
+            table.add_row(name if position == 0 else "", caption(rule), *cells, background)
         table.add_section()
     return table
 
 
-def class_table(name: str, rows: Aggregate, split: str, rules: Sequence[str] = ("m0", "mw", "mp", "sum")) -> Table:
-    """IoU of every class for the main rules."""
-    rules = [rule for rule in rules if rule in rules_of(rows, split)]
+def class_table(name: str, rows: Aggregate, split: str) -> Table:
+    """IoU of every class for the main rules and masks."""
+    rules = compared(names_of(rows, split))
     table = Table(title=f"{name}: IoU in % by class on {split}")
     table.add_column("class")
     for rule in rules:
-        table.add_column(LABELS[rule], justify="right")
-    names = list(dict.fromkeys(key.split("/", 2)[2] for key in rows if key.startswith(f"{split}/iou_")))
+        table.add_column(caption(rule), justify="right")
+    names = list(dict.fromkeys(key.split("/", 2)[2] for key in rows if key.startswith(f"{split}/iou")))
     for label in names:
-        table.add_row(label, *[cell(rows, f"{split}/iou_{rule}/{label}") for rule in rules])
+        table.add_row(label, *[cell(rows, f"{split}/iou{ending(rule)}/{label}") for rule in rules])
     table.add_section()
-    table.add_row("mean", *[cell(rows, f"{split}/miou_{rule}") for rule in rules])
+    table.add_row("mean", *[cell(rows, f"{split}/miou{ending(rule)}") for rule in rules])
     return table
 
 
@@ -93,12 +121,3 @@ def terminal() -> Console:
     """A console that is wide enough for our tables where the output is not a terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=130)
-
-
-def print_scores(folder: Path) -> None:
-    """Print the tables of one finished score stage."""
-    rows = aggregate({0: read_metrics(folder / "metrics.json")})
-    console = terminal()
-    for split in splits_of(rows):
-        console.print(summary_table({folder.parent.parent.name or str(folder): rows}, split))
-        console.print(class_table(str(folder), rows, split))

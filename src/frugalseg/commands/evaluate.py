@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from frugalseg.analysis.figures import draw_classes, draw_confusion, draw_thresholds
 from frugalseg.analysis.groups import frequency_groups
 from frugalseg.analysis.masks import label_panel
-from frugalseg.analysis.overview import BEST, caption, compared, print_overview
+from frugalseg.analysis.overview import print_overview
 from frugalseg.analysis.parts import shared_part_logits
 from frugalseg.analysis.pictures import map_panel, save_png
 from frugalseg.analysis.scores import flat_scores
 from frugalseg.analysis.sweep import Curve, curves_csv, read_curve
+from frugalseg.analysis.tables import BEST, caption, compared
 from frugalseg.analysis.tally import Counts, Tally, count_split
 from frugalseg.commands.evaluate_options import UNNAMED, Task, read_task
 from frugalseg.commands.progress import counter

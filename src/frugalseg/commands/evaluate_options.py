@@ -8,7 +8,7 @@ from typing import Any
 
 from frugalseg.analysis.groups import GROUPS
 from frugalseg.analysis.maps import CONTROLS, SWEEPS
-from frugalseg.analysis.overview import BEST
+from frugalseg.analysis.tables import BEST
 from frugalseg.analysis.tally import Sources
 from frugalseg.commands.data_settings import build_data
 from frugalseg.data.base import Sample, samples_digest
