@@ -65,6 +65,10 @@ test-slow: $(READY) ## the slow tests
 benchmark: $(READY) ## speed as ratios, one thread; ONLY=<prefix> picks rows; writes runs/benchmark.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmark --out runs/benchmark.json $(if $(ONLY),--only $(ONLY))
 
+.PHONY: refine-real
+refine-real: $(READY) ## what CRF and random walk make of spoilt masks of genuine VOC images (ROOT=VOC2012, hours on large sets)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.studies.refine_real $(if $(ROOT),--root $(ROOT)) --out runs/refine-real
+
 .PHONY: clean
 clean: ## remove caches and build files (runs and the environment stay)
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -219,12 +223,12 @@ PRETRAINED := runs/mini-pretrain/seed0/tags
 
 # Small CPU steps spend more time in page faults than in arithmetic when glibc hands every freed tensor back to the
 # kernel; keeping the memory makes them about twice as fast (measured: 0.43 s against 1.16 s a step).
-demo mini-sfc test test-slow benchmark: export MALLOC_MMAP_THRESHOLD_ := 2000000000
-demo mini-sfc test test-slow benchmark: export MALLOC_TRIM_THRESHOLD_ := 8000000000
-demo mini-sfc test test-slow benchmark: export MALLOC_TOP_PAD_ := 100000000
-demo mini-sfc: export OMP_NUM_THREADS := 1
+demo mini-sfc mini-psa test test-slow benchmark: export MALLOC_MMAP_THRESHOLD_ := 2000000000
+demo mini-sfc mini-psa test test-slow benchmark: export MALLOC_TRIM_THRESHOLD_ := 8000000000
+demo mini-sfc mini-psa test test-slow benchmark: export MALLOC_TOP_PAD_ := 100000000
+demo mini-sfc mini-psa: export OMP_NUM_THREADS := 1
 # two processes share the terminal: plain lines instead of bars
-demo mini-sfc: export FRUGALSEG_LINES := 1
+demo mini-sfc mini-psa: export FRUGALSEG_LINES := 1
 
 runs/worlds/attributes/world.json: | $(READY)
 	$(FS) miniature attributes --root $(@D) --images 2400 --images-val 100
@@ -285,17 +289,38 @@ endef
 mini_verb = --split $(2) $(DATA) --experiment mini-sfc --stage $(1)-$(2) --out $(D)/$(1)-$(2)
 mini_score = evaluate --config $(MINI)/classify.yaml $(DATA) --split $(2) --experiment mini-sfc --stage $(1)-$(2) --out $(D)/$(1)-$(2) --quiet
 
+# The same with PSA's affinities instead of IRN's edges, as far as labels: $(1) seed, $(2) world-method
+define mini_psa
+MINI_PSA_$(2)_$(1) := runs/mini-sfc-$(2)/seed$(1)
+$$(MINI_PSA_$(2)_$(1))/score-labels-psa-val/done.json: D = runs/mini-sfc-$(2)/seed$(1)
+$$(MINI_PSA_$(2)_$(1))/score-labels-psa-val/done.json: DATA = --data.init_args.root runs/worlds/voc-$(firstword $(subst -, ,$(2)))-seed$(1) --data.init_args.limit $(MINI_LIMIT)
+$$(MINI_PSA_$(2)_$(1))/score-labels-psa-val/done.json: SETTINGS = $(CPU) --run.name $(2) --seed_everything $(1) --run.wandb false $$(DATA) \
+  --model.init_args.weights $(PRETRAINED)/checkpoints/last.ckpt
+$$(MINI_PSA_$(2)_$(1))/score-labels-psa-val/done.json: $$(MINI_CHAIN_$(2)_$(1))/score-segment-val/done.json
+	$(FS) fit $(BASE) --config $(MINI)/psa.yaml $$(SETTINGS) --data.init_args.pseudo_labels $$(D)/seeds-train/seed_labels \
+	  $$(foreach s,train val,+ predict $(BASE) --config $(MINI)/psa.yaml --config $(MINI)/affinity.yaml $$(SETTINGS) --run.stage affinity-$$(s) \
+	    --data.init_args.predict_split $$(s) --ckpt_path $$(D)/psa/checkpoints/last.ckpt \
+	    + walk --config $(MINI)/labels-psa.yaml --maps $$(D)/cam-$$(s)/maps --edges $$(D)/affinity-$$(s)/affinities $$(call mini_verb,labels-psa,$$(s)) \
+	    + $$(call mini_score,score-labels-psa,$$(s)) --masks refined=$$(D)/labels-psa-$$(s)/refined)
+endef
+
 MINI_CHAINS ?= longtail-sfc
-$(foreach s,$(SEEDS),$(foreach c,$(MINI_CHAINS),$(eval $(call mini_chain,$(s),$(c)))))
+$(foreach s,$(SEEDS),$(foreach c,$(MINI_CHAINS),$(eval $(call mini_chain,$(s),$(c)))$(eval $(call mini_psa,$(s),$(c)))))
 
 MINI_SCORES = $(foreach w,$(MINI_WORLDS),$(foreach m,$(MINI_METHODS),$(foreach s,$(SEEDS),runs/mini-sfc-$(w)-$(m)/seed$(s)/score/done.json))) \
   $(foreach c,$(MINI_CHAINS),$(foreach s,$(SEEDS),runs/mini-sfc-$(c)/seed$(s)/score-segment-val/done.json))
-.PHONY: mini-sfc mini-sfc-scores demo demo-scores
+.PHONY: mini-sfc mini-sfc-scores mini-psa mini-psa-scores demo demo-scores
 mini-sfc-scores: $(MINI_SCORES)
 
 mini-sfc: $(READY) ## SFC and its baseline on small synthetic worlds, SFC through the whole chain, two processes at a time; SEEDS="0 1 2" aggregates
 	@$(MAKE) --no-print-directory -j2 mini-sfc-scores
 	$(FS) report $(foreach w,$(MINI_WORLDS),$(foreach m,$(MINI_METHODS),runs/mini-sfc-$(w)-$(m)))
+
+mini-psa-scores: $(foreach c,$(MINI_CHAINS),$(foreach s,$(SEEDS),runs/mini-sfc-$(c)/seed$(s)/score-labels-psa-val/done.json))
+
+mini-psa: $(READY) ## the labels of mini-sfc's chain with PSA's affinities beside those with IRN's edges
+	@$(MAKE) --no-print-directory -j2 mini-psa-scores
+	$(FS) report $(foreach c,$(MINI_CHAINS),runs/mini-sfc-$(c))
 
 demo-scores: $(foreach r,$(DEMO_RUNS),runs/mini-sfc-$(r)/seed$(firstword $(SEEDS))/score/done.json)
 

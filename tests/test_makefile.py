@@ -100,3 +100,20 @@ def test_the_miniature_goes_through_the_whole_chain():
     assert [line.split("--stage ")[1].split()[0] for verb, line in found if verb == "evaluate" and "--stage" in line] == [
         "score-train", "score-val", "score-labels-train", "score-labels-val", "score-segment-train", "score-segment-val"
     ]  # fmt: skip
+
+
+def test_psa_follows_the_miniature_chain():
+    """A fit, affinities, walk and score of both splits, from the chain's own maps and seed labels."""
+    found = [line for _, line in commands(make("-n", "mini-psa", "SEEDS=8")) if "psa" in line or "affinity" in line]
+    folder = "runs/mini-sfc-longtail-sfc/seed8"
+    assert f"--data.init_args.pseudo_labels {folder}/seeds-train/seed_labels" in next(
+        line for line in found if "psa.yaml" in line
+    )
+    walks = [line for line in found if "labels-psa.yaml" in line]
+    assert [line.split("--maps ")[1].split()[0] for line in walks] == [
+        f"{folder}/cam-{split}/maps" for split in ("train", "val")
+    ]
+    assert [line.split("--edges ")[1].split()[0] for line in walks] == [
+        f"{folder}/affinity-{split}/affinities" for split in ("train", "val")
+    ]  # fmt: skip
+    assert all(f"--masks refined={folder}/labels-psa-{split}/refined" in "".join(found) for split in ("train", "val"))

@@ -8,7 +8,7 @@ from frugalseg.analysis.seeds import aggregate
 
 
 def score(number, split):
-    return (2 * number + (split == "val")) / 25
+    return (2 * number + (split == "val")) / 40
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_links_and_splits_without_a_score_are_left_open(stages):
     console = Console(file=io.StringIO(), width=100)
     console.print(chain_table("x", stages))
     line = next(line for line in console.file.getvalue().splitlines() if "pseudo label" in line)
-    assert "56.5 ±0.7" in line and line.rstrip(" │").endswith("-")
+    assert f"{100 * score(len(LINKS) - 3, 'train') + 0.5:.1f} ±0.7" in line and line.rstrip(" │").endswith("-")
 
 
 def test_a_folder_with_maps_alone_is_no_chain(stages):
@@ -57,7 +57,7 @@ def test_a_folder_with_maps_alone_is_no_chain(stages):
     assert chain_lines({"x": maps}) == []
     lines = chain_lines({"x": maps, "y": stages})
     assert len(lines) == 3 + len(LINKS)
-    assert lines[3] == "| y | M0 classifier | 0.5 ±0.7 | 4.5 ±0.7 |" and lines[2].count("---") == 4
+    assert lines[3] == "| y | M0 classifier | 0.5 ±0.7 | 3.0 ±0.7 |" and lines[2].count("---") == 4
 
 
 def test_other_segmenters_have_rows_of_their_own(stages):
@@ -70,3 +70,14 @@ def test_other_segmenters_have_rows_of_their_own(stages):
         "segmentation network + CRF (r38)",
     ]
     assert set(chain_rows(stages)[-1][1]) == {"val"}
+
+
+def test_labels_of_another_affinity_have_a_row_of_their_own(stages):
+    stages["score-labels-psa-train"] = aggregate({0: {"train/miou_refined": 0.5}})
+    rows = chain_rows(stages)
+    assert len(rows) == len(LINKS) + 1
+    place = [link.key for link in LINKS].index("miou_refined")
+    assert rows[place + 1] == (
+        f"{LINKS[place].label} (psa)",
+        {"train": {"value": stages["score-labels-psa-train"]["train/miou_refined"]}},
+    )

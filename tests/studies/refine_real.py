@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from frugalseg.analysis.corruption import Mask, boundary_cells, corrupted, without_void
+from frugalseg.analysis.markdown import put_between
 from frugalseg.analysis.pictures import Picture, captioned, save_png
 from frugalseg.data.base import Sample
 from frugalseg.data.io import read_image, read_mask
@@ -36,6 +37,7 @@ from tests.conftest import REAL
 
 STRIDE, CLASSES = 4, len(NAMES)
 METHODS = ("corrupted", "crf", "walk", "walk_irn", "walk+crf")
+MARKS = ("<!-- refine-real: begin (make refine-real) -->", "<!-- refine-real: end -->")
 SHOWN = ("corrupted", "crf", "walk")
 Counts = dict[tuple[str, int, int, str], Tensor]
 """(image, pixels, seed, method) -> (K, K) confusion matrix."""
@@ -120,7 +122,10 @@ def summary(counts: Counts) -> dict[str, float]:
         for method in METHODS:
             key = f"{method}@{pixels}"
             scores = [mean_iou(sum(counts[i, pixels, s, method] for i in images)) for s in seeds]
-            flat |= {f"miou_{key}": float(np.mean(scores)), f"miou_{key}_std": float(np.std(scores))}
+            flat |= {
+                f"miou_{key}": float(np.mean(scores)),
+                f"miou_{key}_std": float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0,
+            }
             flat |= {f"miou_{key}/seed{seed}": score for seed, score in zip(seeds, scores, strict=True)}
             if method != "corrupted":
                 changes = [change(counts, i, pixels, s, method) for i in images for s in seeds]
@@ -167,6 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/refine-real"))
     parser.add_argument("--pixels", type=int, nargs="+", default=[0, 4, 8, 12, 16])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--into", type=Path, help="also put the table between the marks of this markdown page")
     parser.add_argument("--limit", type=int, help="first so many images")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -180,6 +186,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for place, name in enumerate(dict.fromkeys(five_cases(counts, pixels, seed))):
         scores = {method: mean_iou(counts[name, pixels, seed, method]) for method in METHODS}
         save_png(options.out / f"{place}-{name}.png", panel(samples[name], pixels, seed, scores))
+    if options.into is not None:
+        put_between(options.into, *MARKS, table(flat))
     print(table(flat), end="")
     print(f"written to {options.out}")
     return 0

@@ -21,14 +21,17 @@ LINKS = (
     Link("M_W refined", "score", "miou_mw"),
     Link("M_P prototype", "score", "miou_mp"),
     Link("M_W + M_P", "score", "miou_sum"),
-    Link("+ CRF", "score-labels", "miou_crf"),
-    Link("seed labels (unknown as background)", "score-labels", "miou_seed_labels"),
-    Link("refined: random walk, plain rule", "score-labels", "miou_refined"),
-    Link("pseudo label", "score-labels", "miou_pseudo"),
+    Link("M_W + M_P, CRF", "score-labels", "miou_crf"),
+    Link("M_W + 0.7 M_P", "score", "miou_seed"),
+    Link("seed labels: M_W + 0.7 M_P, CRF, unknown as background", "score-labels", "miou_seed_labels"),
+    Link("M_W + 0.3 M_P", "score", "miou_walk"),
+    Link("refined: M_W + 0.3 M_P, random walk by the plain rule", "score-labels", "miou_refined"),
+    Link("pseudo label: M_W + 0.3 M_P, SFC's two walks", "score-labels", "miou_pseudo"),
     Link("segmentation network", "score-segment", "miou"),
     Link("segmentation network + CRF", "score-segment", "miou_crf"),
 )
-"""In the order of the chain; keys as in design.md section 7. Two links share a key but not a stage."""
+"""In the order of the chain, what a refinement starts from before it; keys as in design.md section 7. Some links share
+a key but not a stage."""
 SPLITS = ("train", "val")
 
 
@@ -54,8 +57,8 @@ def chain_rows(stages: dict[str, Aggregate]) -> list[tuple[str, dict[str, Aggreg
 
 
 def _variants(link: Link, stages: dict[str, Aggregate]) -> list[str]:
-    """Segmenters beside the default one, such as `-r38` of `score-segment-r38-val`; "" alone for all other links."""
-    if link.stage != "score-segment":
+    """What else made the same link, such as `-r38` of `score-segment-r38-val` and `-psa` of `score-labels-psa-val`."""
+    if link.stage == "score":
         return [""]
     names = (stage.rsplit("-", 1)[0] for stage in stages if stage.startswith(link.stage))
     return sorted({name.removeprefix(link.stage) for name in names} | {""})

@@ -52,16 +52,30 @@ def write_into(path: Path, results: dict[str, dict[str, Aggregate]]) -> None:
     Raises:
         ConfigError: the page is not there or lacks the markers.
     """
-    text = path.read_text() if path.is_file() else ""
-    if BEGIN not in text or END not in text:
-        raise ConfigError(f"{path}: has no lines `{BEGIN}` and `{END}`; put them where the tables should stand")
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
     maps: dict[str, Aggregate] = {}
     for name, stages in results.items():
         of_maps = {stage: rows for stage, rows in stages.items() if not stage.startswith(OTHER_STAGES)}
         # a stage of this name scores the same images for every experiment
         of_maps = {"score": of_maps["score"]} if "score" in of_maps else of_maps
         maps[name] = {key: row for rows in of_maps.values() for key, row in rows.items()}
-    body = "\n".join([*score_lines(maps), *logit_lines(maps), *chain_lines(results)])
-    write_text(path, f"{before}{BEGIN}\n{body}\n{END}{after}")
+    put_between(path, BEGIN, END, "\n".join([*score_lines(maps), *logit_lines(maps), *chain_lines(results)]))
+
+
+def put_between(path: Path, begin: str, end: str, body: str) -> None:
+    """Replace what stands between two marks of a page.
+
+    Args:
+        path: the page.
+        begin: the line before.
+        end: the line after.
+        body: lines.
+
+    Raises:
+        ConfigError: the page is not there or lacks the marks.
+    """
+    text = path.read_text() if path.is_file() else ""
+    if begin not in text or end not in text:
+        raise ConfigError(f"{path}: has no lines `{begin}` and `{end}`; put them where the tables should stand")
+    before, rest = text.split(begin, 1)
+    after = rest.split(end, 1)[1]
+    write_text(path, f"{before}{begin}\n{body.rstrip()}\n{end}{after}")
