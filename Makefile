@@ -206,10 +206,11 @@ $(foreach e,$(CHAINS),$(foreach s,$(SEEDS),$(foreach p,train val,$(eval $(call c
 chain = $(foreach s,$(SEEDS),$(foreach p,$(SPLITS),$(foreach k,score score-labels score-$(SEGMENT),$(call folder,$(1),$(s))/$(k)-$(p)/done.json)))
 
 .PHONY: sfc-voc sfc-coco
-sfc-voc: $(call chain,sfc-voc) ## SFC on PASCAL VOC, the whole chain: classifier, maps, seeds, IRN, labels, DeepLab, scores of each
+# the segmenter's YAML comes first: a SEGMENT that is not there is refused before anything is trained
+sfc-voc: $(sfc-voc.yaml)/$(SEGMENT).yaml $(call chain,sfc-voc) ## SFC on PASCAL VOC, the whole chain: classifier, maps, seeds, IRN, labels, DeepLab, scores of each
 	$(FS) report runs/sfc-voc$(call dash,$(RUN))
 
-sfc-coco: $(call chain,sfc-coco) ## SFC on COCO 2014, the whole chain (seed labels by CRF, no IRN)
+sfc-coco: $(sfc-coco.yaml)/$(SEGMENT).yaml $(call chain,sfc-coco) ## SFC on COCO 2014, the whole chain (seed labels by CRF, no IRN)
 	$(FS) report runs/sfc-coco$(call dash,$(RUN))
 
 # ---------------------------------------------------------------- SFC in miniature
@@ -307,8 +308,9 @@ endef
 MINI_CHAINS ?= longtail-sfc
 $(foreach s,$(SEEDS),$(foreach c,$(MINI_CHAINS),$(eval $(call mini_chain,$(s),$(c)))$(eval $(call mini_psa,$(s),$(c)))))
 
-MINI_SCORES = $(foreach w,$(MINI_WORLDS),$(foreach m,$(MINI_METHODS),$(foreach s,$(SEEDS),runs/mini-sfc-$(w)-$(m)/seed$(s)/score/done.json))) \
-  $(foreach c,$(MINI_CHAINS),$(foreach s,$(SEEDS),runs/mini-sfc-$(c)/seed$(s)/score-segment-val/done.json))
+# chains first: they are longest, and the other runs fill the second core meanwhile
+MINI_SCORES = $(foreach c,$(MINI_CHAINS),$(foreach s,$(SEEDS),runs/mini-sfc-$(c)/seed$(s)/score-segment-val/done.json)) \
+  $(foreach w,$(MINI_WORLDS),$(foreach m,$(MINI_METHODS),$(foreach s,$(SEEDS),runs/mini-sfc-$(w)-$(m)/seed$(s)/score/done.json)))
 .PHONY: mini-sfc mini-sfc-scores mini-psa mini-psa-scores demo demo-scores
 mini-sfc-scores: $(MINI_SCORES)
 

@@ -117,3 +117,12 @@ def test_psa_follows_the_miniature_chain():
         f"{folder}/affinity-{split}/affinities" for split in ("train", "val")
     ]  # fmt: skip
     assert all(f"--masks refined={folder}/labels-psa-{split}/refined" in "".join(found) for split in ("train", "val"))
+
+
+def test_a_segmenter_that_is_not_there_is_refused_before_anything_runs():
+    refused = subprocess.run(
+        ["make", "-n", "sfc-coco", "SEGMENT=segment-r38"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert refused.returncode != 0
+    assert "experiments/sfc/coco/segment-r38.yaml" in refused.stderr
+    assert "frugalseg" not in refused.stdout

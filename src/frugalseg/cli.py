@@ -8,6 +8,7 @@ import importlib
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -51,8 +52,13 @@ def main(args: Sequence[str] | None = None) -> int:
             _leave_process_group(environment)
         return 0
     except KeyboardInterrupt:
-        print("frugalseg: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return _stopped()
+    except SystemExit as leaving:
+        # Lightning's answer to Ctrl-C; from then on it ignores the signal
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            return _stopped()
+        raise
     except FrugalsegError as error:
         return _fail(str(error))
     except OSError as error:
@@ -76,6 +82,11 @@ MENDS = {
     errno.ENAMETOOLONG: "take a shorter name",
 }
 """What to do about an error of the operating system."""
+
+
+def _stopped() -> int:
+    print("frugalseg: stopped; the same command goes on from here", file=sys.stderr)
+    return 130
 
 
 def _fail(message: str) -> int:

@@ -1,5 +1,7 @@
 """A fit that is stopped inside an epoch and continued equals one that was never stopped, to the last bit."""
 
+import signal
+
 import pytest
 import torch
 
@@ -66,3 +68,29 @@ def test_resumed_fit_equals_uninterrupted_fit(words, tmp_path, monkeypatch, work
         return sorted(set(lines[1:])), lines[0]
 
     assert rows("whole") == rows("stopped")  # the curve goes on in the same file
+
+
+def test_ctrl_c_in_the_middle_of_a_fit_ends_in_one_line(words, tmp_path, monkeypatch, capsys):
+    """Lightning leaves with exit code 1 and without a word, and ignores the signal from then on."""
+
+    def stop(self, batch, batch_idx):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SFC, "training_step", stop)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert main(words("fit", "--trainer.max_steps", "2")) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("frugalseg: stopped; the same command goes on")
+    assert not (tmp_path / "runs/mini-sfc/seed0/classify/done.json").exists()
+
+
+def test_an_exit_that_is_no_ctrl_c_stays_one(monkeypatch):
+    def leave(words):
+        raise SystemExit(3)
+
+    monkeypatch.setattr("frugalseg.cli._dispatch", leave)
+    with pytest.raises(SystemExit, match="3"):
+        main(["fit"])
