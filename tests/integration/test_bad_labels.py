@@ -4,10 +4,16 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from frugalseg.cli import main
+from frugalseg.commands.crf import CrfLabeller, CrfSettings
+from frugalseg.commands.label_gpu import label_on_gpu
+from frugalseg.commands.label_work import Target
 from frugalseg.data.io import made_by
+from frugalseg.data.voc import class_table
+from frugalseg.errors import MapsError
 from frugalseg.miniature.ade20k import write_ade20k_world
 from frugalseg.miniature.voc import write_voc_world
 from frugalseg.run import write_arrays
@@ -134,10 +140,30 @@ def test_maps_of_another_benchmark(capsys, folders, verb):
 
 
 @both
+def test_a_class_below_the_background(capsys, folders, verb):
+    sample = folders.samples[3]
+    maps = {name: np.ones((2, 64, 64), np.float16) for name in ("m0", "mw", "mp")}
+    folders.rewrite(sample, keys=np.array([0, -3], np.int16), **maps)
+    line = refused(capsys, folders, verb)
+    assert f"{sample.id}.npz: " in line
+    assert "class -3" in line
+
+
+@both
 def test_a_damaged_file_of_maps(capsys, folders, verb):
     path = folders.maps / f"{folders.samples[1].id}.npz"
     path.write_bytes(path.read_bytes()[:100])
-    assert f"{path}: not readable" in refused(capsys, folders, verb, "--device=cpu")
+    assert f"{path}: not readable" in refused(capsys, folders, verb)
+
+
+def test_a_damaged_file_in_a_batch_on_a_gpu(folders):
+    path = folders.maps / f"{folders.samples[1].id}.npz"
+    path.write_bytes(path.read_bytes()[:100])
+    settings = CrfSettings(iterations=1)
+    labeller = CrfLabeller(settings.kinds, folders.maps, folders.num_classes, settings)
+    target = Target(folders.out, settings.kinds, class_table(folders.world), "run")
+    with pytest.raises(MapsError, match=f"{path}: not readable"):
+        label_on_gpu(labeller, target, folders.samples, torch.device("cpu"), 2, 3, lambda *done: None)
 
 
 @both
@@ -147,6 +173,19 @@ def test_maps_that_the_rule_needs_are_not_there(capsys, folders, verb):
     line = refused(capsys, folders, verb)
     assert f"{folders.maps / sample.id}.npz: holds m0, mw, but the rule " in line
     assert "needs mp; choose another rule" in line
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("crf", ["--crf.kinds=[psa]", "--crf.rule=cam"]),
+        ("crf", ["--crf.kinds=[seed_labels]", "--crf.seeds=threshold", "--crf.seed_rule=cam"]),
+        ("walk", ["--walk.kinds=[refined]", "--walk.rule=cam"]),
+    ],
+)
+def test_maps_of_sfc_where_those_of_cti_are_wanted(capsys, folders, verb, words):
+    line = refused(capsys, folders, verb, *words)
+    assert f"{folders.maps / folders.samples[0].id}.npz: holds m0, mw, mp, but the rule cam needs cam" in line
 
 
 @both
@@ -174,12 +213,13 @@ def test_processes_tell_what_is_wrong_too(capsys, folders, verb):
         ({"edge": np.zeros((0, 16), np.float32)}, "edge does not fit the image"),
         ({"edge": np.full((16, 16), np.nan, np.float32)}, "not between 0 and 1"),
         ({"edge": np.full((16, 16), 1.5, np.float32)}, "not between 0 and 1"),
+        ({"edge": np.full((16, 16), -0.1, np.float32)}, "not between 0 and 1"),
         ({"edge": np.zeros((1, 16, 16), np.float32)}, "not floats in 2 dimensions"),
         ({"edge": np.zeros((16, 16), np.uint8)}, "not floats in 2 dimensions"),
         ({"affinity": np.zeros((34, 8, 8), np.float32)}, "has no `edge`, unlike the first file of the folder"),
         ({}, "has no `edge`"),
     ],
-    ids=["shape", "stride 1", "empty", "nan", "range", "dimensions", "type", "affinities", "nothing"],
+    ids=["shape", "stride 1", "empty", "nan", "range", "negative", "dimensions", "type", "affinities", "nothing"],
 )
 def test_wrong_edges_are_named(capsys, folders, arrays, said):
     path = folders.edges / f"{folders.samples[2].id}.npz"
@@ -187,13 +227,21 @@ def test_wrong_edges_are_named(capsys, folders, arrays, said):
     line = refused(capsys, folders, "walk")
     assert f"{path}: " in line
     assert said in line
-    assert "run the stage that makes the edges again" in line
+    assert "delete it and done.json beside the edges and make them again" in line
 
 
 def test_a_damaged_file_of_edges(capsys, folders):
     path = folders.edges / f"{folders.samples[2].id}.npz"
     path.write_bytes(path.read_bytes()[:100])
     assert f"{path}: not readable" in refused(capsys, folders, "walk")
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_edges_that_are_no_archive(capsys, folders, place):
+    path = folders.edges / f"{folders.samples[place].id}.npz"
+    with path.open("wb") as file:
+        np.save(file, np.zeros((16, 16), np.float32))
+    assert f"{path}: not readable (one bare array, not an archive)" in refused(capsys, folders, "walk")
 
 
 def test_a_folder_that_holds_no_edges(capsys, folders):
@@ -236,6 +284,9 @@ def test_affinities_of_no_radius(capsys, folders):
         ("--crf.rule=cam", "rule cam has no background map"),
         ("--crf.seed_rule=cam", "seed_rule cam has no background map"),
         ("--crf.low=0.5", "low <= high"),
+        ("--crf.high=1.5", "high <= 1"),
+        ("--crf.background=1.5", "background lie between 0 and 1"),
+        ("--crf.alpha=-1", "must be above 0"),
         ("--crf.low_alpha=0", "must be above 0"),
         ("--crf.kernels.bilateral_sxy=0", "widths of CRF kernels must be positive"),
         ("--workers=0", "--workers and --batch must be at least 1"),
@@ -254,6 +305,8 @@ def test_settings_of_crf_that_are_refused(capsys, folders, setting, said):
         ("--walk.kinds=[refined,psa]", "walk.kinds"),
         ("--walk.radius=1", "radius must be at least 2"),
         ("--walk.beta=0", "exponents and beta must be above 0"),
+        ("--walk.background=-0.1", "background not negative"),
+        ("--walk.background=.inf", "background not negative"),
         ("--walk.rule=cam", "rule cam has no background map"),
         ("--walk.steps=1.5", "walk.steps"),
         ("--crf.iterations=3", "--crf.iterations"),
@@ -278,8 +331,11 @@ def test_background_and_alpha_contradict(capsys, folders):
         ({"{verb}": [1, 2]}, "`{verb}` is not a mapping of settings"),
         ({"{verb}": {"unheard_of": 1}}, "unheard_of"),
         ({"{verb}": {"kinds": ["unheard_of"]}}, "unheard_of"),
+        ({"{verb}": {}, "unheard_of": {}}, "x.yaml: unheard_of: no such section; mend its name"),
+        ({"{verb}": {"background": {"a": 1}}}, '"{verb}.background": Expected a'),
+        ({"{verb}": {"background": float("nan")}}, '"{verb}.background": Expected a'),
     ],
-    ids=["no section", "no mapping", "unknown key", "unknown kind"],
+    ids=["no section", "no mapping", "unknown key", "unknown kind", "unknown section", "nested", "nan"],
 )
 def test_configurations_that_are_refused(capsys, folders, tmp_path, verb, sections, said):
     config = write_config(tmp_path / "x.yaml", **{k.format(verb=verb): v for k, v in sections.items()})

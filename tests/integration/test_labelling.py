@@ -1,10 +1,12 @@
 """`frugalseg crf` and `frugalseg walk`: what they write, that they go on, and what a run's name depends on."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -27,7 +29,7 @@ from frugalseg.ops.walk_labels import irn_label, psa_label, sfc_label
 from frugalseg.run import write_arrays
 from tests.conftest import REPOSITORY, hear_ctrl_c
 from tests.integration.conftest import EXPERIMENTS
-from tests.integration.labelling import make_folders, soft_maps, true_edges, write_config
+from tests.integration.labelling import make_folders, soft_maps, true_edges
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ def test_crf_with_constants_and_probabilities(folders):
 def test_maps_without_a_background_follow_the_rule_cam(folders):
     for sample in folders.samples:
         with np.load(folders.maps / f"{sample.id}.npz") as archive:
-            cam = archive["mw"].astype(np.float32) / 2
+            cam = archive["mw"].astype(np.float32) / 1.6 - 0.05  # beyond 0..1 on both sides
         cam[0] = 77  # not used
         folders.rewrite(sample, m0=None, mw=None, mp=None, cam=cam.astype(np.float16))
     cti = EXPERIMENTS / "cti/voc"
@@ -135,7 +137,8 @@ def test_maps_without_a_background_follow_the_rule_cam(folders):
             edge = torch.as_tensor(archive["edge"])
         image = torch.tensor(read_image(sample.image))
         refine = partial(crf_labels, image=image, num_labels=len(keys), iterations=2)
-        seeds = threshold_seed_labels(cam[1:].clamp(0, 1), keys, refine, 0.40, 0.26)
+        cam = cam.clamp(0, 1)
+        seeds = threshold_seed_labels(cam[1:], keys, refine, 0.40, 0.26)
         np.testing.assert_array_equal(labels_of(folders.out / "seed_labels", sample), seeds)
         labels = irn_label(cam, edge, keys, steps=32)
         np.testing.assert_array_equal(labels_of(folders.out.with_name("walk") / "refined", sample), labels)
@@ -256,9 +259,11 @@ def test_what_is_done_is_left_alone(folders, capsys):
     assert {path: path.stat().st_mtime_ns for path in folders.out.rglob("*.png")} == before
 
 
-@pytest.mark.parametrize("change", ["setting", "maps", "split"])
-def test_another_run_moves_aside_what_was_there(folders, capsys, change):
+@pytest.mark.parametrize("change", ["setting", "maps", "split", "world"])
+def test_another_run_moves_aside_what_was_there(folders, capsys, change, tmp_path):
     """Labels of two runs never share a folder."""
+    shutil.copytree(folders.world, tmp_path / "world")
+    folders = replace(folders, world=tmp_path / "world")
     assert main(folders.words("crf", "--crf.iterations=1")) == 0
     old = made_by(folders.out / "crf" / f"{folders.samples[0].id}.png")
     words = folders.words("crf", "--crf.iterations=1")
@@ -266,6 +271,8 @@ def test_another_run_moves_aside_what_was_there(folders, capsys, change):
         words.append("--crf.gt_prob=0.8")
     elif change == "split":
         words.append("--data.init_args.limit=5")
+    elif change == "world":  # of the same ids and classes
+        (folders.world / "world.json").write_text("{}")
     else:
         folders.rewrite(folders.samples[0], m0=None)
     assert main(words) == 0
@@ -282,7 +289,17 @@ def test_edges_are_part_of_a_runs_name(folders, capsys):
     assert "the old run is now" in capsys.readouterr().err
 
 
-def test_ctrl_c_and_going_on(folders, monkeypatch, capsys):
+def test_one_thread_per_image_and_as_many_as_before_afterwards(folders, monkeypatch):
+    seen = []
+    write = label_work.Target.write
+    monkeypatch.setattr(label_work.Target, "write", lambda *args: seen.append(torch.get_num_threads()) or write(*args))
+    torch.set_num_threads(2)
+    assert main(folders.words("walk", "--walk.steps=4", "--data.init_args.limit=2")) == 0
+    assert seen == [1, 1]
+    assert torch.get_num_threads() == 2
+
+
+def test_ctrl_c_and_going_on(folders, monkeypatch, capsys, caplog):
     words = folders.words("crf", "--crf.iterations=1")
     write = label_work.Target.write
 
@@ -312,6 +329,7 @@ def test_ctrl_c_and_going_on(folders, monkeypatch, capsys):
     metrics = [json.loads((out / "metrics.json").read_text()) for out in (folders.out, folders.out.with_name("whole"))]
     unknown = [{k: v for k, v in found.items() if "unknown" in k or "images" in k} for found in metrics]
     assert unknown[0] == unknown[1]  # those that were there are counted too
+    assert "show no class" not in caplog.text
 
 
 def test_damaged_and_foreign_files_are_made_again(folders):
@@ -455,39 +473,3 @@ def test_photographs_of_any_size(real_voc, tmp_path):
             assert labels.shape == image_size(sample.image)
             assert set(np.unique(labels)) <= {*arrays_of(folders, sample)[0].tolist(), 255}
         assert accuracy(folders, kind) > painted, kind
-
-
-# ---------------------------------------------------------------------- experiments
-
-
-@pytest.mark.parametrize(
-    "path", [p for p in sorted(EXPERIMENTS.rglob("*.yaml")) if {"crf", "walk"} & set(yaml.safe_load(p.read_text()))],
-    ids=lambda path: str(path.relative_to(EXPERIMENTS)),
-)  # fmt: skip
-def test_every_experiment_of_labels_has_its_header_and_parses(path):
-    from frugalseg.commands.data_settings import build_data
-    from frugalseg.commands.label_settings import read_settings
-
-    content = yaml.safe_load(path.read_text())
-    verb = "crf" if "crf" in content else "walk"
-    for field in ("settings", "command", "hardware", "expected"):
-        assert f"#   {field} " in path.read_text()
-    assert set(content) == {verb, "data"}
-    settings = read_settings([str(path)], [], verb, {"crf": CrfSettings, "walk": WalkSettings}[verb])
-    given = {name: value for name, value in content[verb].items() if name != "kernels"}
-    for name, value in given.items():
-        found = getattr(settings, name)
-        assert (list(found) if isinstance(found, tuple) else found) == value
-    assert build_data([str(path)], [], verb, recipe="Segment").classes.background
-
-
-def test_later_files_and_words_win(tmp_path):
-    from frugalseg.commands.label_settings import read_settings
-
-    first = write_config(tmp_path / "a.yaml", crf={"iterations": 3, "kernels": {"bilateral_sxy": 9}, "rule": "mw"})
-    second = write_config(tmp_path / "b.yaml", crf={"iterations": 4, "kernels": {"bilateral_srgb": 8}})
-    other = write_config(tmp_path / "c.yaml", data={})
-    found = read_settings([str(first), str(second), str(other)], ["--crf.rule", "mp"], "crf", CrfSettings)
-    assert found == CrfSettings(
-        iterations=4, rule="mp", kernels=Kernels(bilateral_sxy=9, bilateral_srgb=8), kinds=("crf", "seed_labels")
-    )

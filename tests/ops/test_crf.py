@@ -101,16 +101,34 @@ def test_zero_iterations_normalise_the_clipped_unary():
     close(dense_crf(image, scores, iterations=0), (clipped / clipped.sum(dim=0)).numpy(), 1e-6)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("soft", [False, True])
-def test_batch_is_image_by_image(soft):
-    cases = [random_case(13, 10, 3, seed) for seed in range(3)]
+def test_batch_is_image_by_image(soft, count):
+    cases = [random_case(13, 10, 3, seed) for seed in range(count)]
     images = torch.stack([case[0] for case in cases])
     scores = torch.stack([case[2 if soft else 1] for case in cases])
     together = dense_crf(images, scores, num_labels=None if soft else 3)
-    assert together.shape == (3, 3, 13, 10)
+    assert together.shape == (count, 3, 13, 10)
     for image, score, marginals in zip(images, scores, together, strict=True):
         alone = dense_crf(image, score, num_labels=None if soft else 3)
         torch.testing.assert_close(marginals, alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("iterations", [0, 10])
+@pytest.mark.parametrize("soft", [False, True])
+def test_sets_of_scores_do_not_mix(soft, iterations):
+    """Two images with four sets each, of three labels: no two numbers can be taken for each other."""
+    images = torch.stack([random_case(13, 10, 3, seed)[0] for seed in range(2)])
+    sets = torch.stack([
+        torch.stack([random_case(13, 10, 3, 10 * image + s)[2 if soft else 1] for s in range(4)]) for image in range(2)
+    ])  # fmt: skip
+    options = {"iterations": iterations, "num_labels": None if soft else 3}
+    together = dense_crf(images, sets, **options)
+    assert together.shape == (2, 4, 3, 13, 10)
+    for image, scores, marginals in zip(images, sets, together, strict=True):
+        torch.testing.assert_close(dense_crf(image, scores, **options), marginals, rtol=0, atol=1e-6)
+        for one, expected in zip(scores, marginals, strict=True):
+            torch.testing.assert_close(dense_crf(image, one, **options), expected, rtol=0, atol=1e-6)
 
 
 def test_shared_pairwise_is_a_fresh_one():
@@ -174,6 +192,14 @@ def test_strong_kernels_do_not_overflow():
     close(marginals.sum(dim=0), 1, 1e-5)
 
 
+def test_exponents_just_within_and_beyond_float32():
+    """The exponential of 88.8 is infinite, and so is the sum of two a little below it. A lone pixel gets half a weight."""
+    pixel, even = torch.zeros(1, 1, 3, dtype=torch.uint8), torch.full((2, 1, 1), 0.5)
+    for compat in range(150, 190):
+        marginals = dense_crf(pixel, even, Kernels(gaussian_compat=0, bilateral_compat=compat), iterations=1)
+        close(marginals, 0.5, 1e-6)
+
+
 def test_weights_of_zero_leave_kernels_out():
     image, hard, _ = random_case(10, 12, 3)
     near = Kernels(bilateral_compat=0)
@@ -218,12 +244,20 @@ IMAGE, HARD = random_case(4, 5, 3)[0], torch.arange(20).view(4, 5) % 3
         (IMAGE.permute(2, 0, 1), HARD, {}, "image must be"),
         (IMAGE[0], HARD, {}, "image must be"),
         (IMAGE[:0], HARD[:0], {}, "empty"),
-        (IMAGE, HARD[:3], {}, "labels must be integers of shape"),
-        (IMAGE, HARD > 0, {}, "labels must be integers"),
-        (IMAGE[None], HARD, {}, "labels must be integers of shape"),
+        (IMAGE, HARD[:3], {}, "labels of 1 images of 4x5 must be integers"),
+        (IMAGE, HARD > 0, {}, "must be integers .* torch.bool"),
+        (IMAGE, HARD.expand(1, 2, 4, 5), {}, "labels of 1 images"),
+        (IMAGE, HARD[None, :0], {}, "labels of 1 images"),
+        (IMAGE, HARD[None][:0], {}, "labels of 1 images"),
+        (IMAGE[None], HARD, {}, "labels of 1 images"),
+        (IMAGE[None], HARD.expand(2, 4, 5), {}, "labels of 1 images"),
+        (IMAGE, HARD.to("meta"), {}, "different devices: cpu, meta"),
         (IMAGE, torch.rand(3, 5, 4), {}, "scores of 1 images of 4x5"),
         (IMAGE, torch.rand(0, 4, 5), {}, "scores of 1 images"),
-        (IMAGE, torch.rand(2, 3, 4, 5), {}, "scores of 1 images"),
+        (IMAGE, torch.rand(4, 5), {}, "scores of 1 images"),
+        (IMAGE, torch.rand(0, 3, 4, 5), {}, "scores of 1 images"),
+        (IMAGE, torch.rand(1, 2, 3, 4, 5), {}, "scores of 1 images"),
+        (IMAGE[None], torch.rand(2, 3, 4, 5), {}, "scores of 1 images"),
         (IMAGE, torch.full((2, 4, 5), torch.nan), {}, "NaN"),
         (IMAGE, torch.full((2, 4, 5), torch.inf), {}, "infinite"),
         (IMAGE, HARD, {"num_labels": int(HARD.max())}, "labels must lie in"),

@@ -140,6 +140,16 @@ def test_codes_beyond_int32():
     close(filtered(lattice_of(both), values), oracle.lattice_filter(both, values), 1e-4)
 
 
+def test_codes_just_beyond_int32():
+    """Less than twice the largest int32: they would wrap round."""
+    near = photo_like(6, 7)[:, :2]
+    cloud = np.concatenate([near, near + np.float32([40000, 0]), near + np.float32([0, 40000])])
+    codes = find_simplices(torch.from_numpy(cloud.T.copy())).codes
+    assert 2**31 < codes.max() < 2**32
+    values = np.random.default_rng(4).random((len(cloud), 2))
+    close(filtered(lattice_of(cloud), values), oracle.lattice_filter(cloud, values), 1e-4)
+
+
 @pytest.mark.parametrize(
     ("features", "message"),
     [

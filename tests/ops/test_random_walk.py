@@ -173,9 +173,10 @@ def test_golden_psa_walk(golden):
     height, width = affinity.shape[1:]
     close(walk(every_cell(height, width), affinity, 8, 64).flatten(1), vector["trans"], 1e-6)
     rows, columns = vector["pred"].shape
-    scores = torch.zeros(21, rows, columns, dtype=torch.float64)
+    scores = torch.zeros(vector["rw"].shape[1], rows, columns, dtype=torch.float64)
     scores[0] = 0.39
-    scores[5], scores[12] = torch.as_tensor(vector["cam_class4"]), torch.as_tensor(vector["cam_class11"])
+    for name in (name for name in vector if name.startswith("cam_class")):
+        scores[int(name.removeprefix("cam_class")) + 1] = torch.as_tensor(vector[name])
     pooled = F.avg_pool2d(F.pad(scores, (0, 8 * width - columns, 0, 8 * height - rows)), 8)
     walked = walk(pooled, affinity, 8, 64)
     close(walked, vector["rw"][0], 1e-6)
@@ -463,6 +464,8 @@ def test_bad_input():
         walk(scores, affinity - 0.5)
     with pytest.raises(ValueError, match="-1 steps"):
         walk(scores, affinity, steps=-1)
+    with pytest.raises(ValueError, match=r"exponent of -0\.5"):
+        walk(scores, affinity, beta=-0.5)
     with pytest.raises(ValueError, match="edges must be"):
         affinity_from_edges(torch.zeros(1, 1, 4, 4), 5)
     with pytest.raises(ValueError, match="features must be"):
@@ -472,3 +475,7 @@ def test_bad_input():
         spoilt[0, 0, 0] = broken
         with pytest.raises(ValueError, match="finite"):
             walk(spoilt, affinity)
+        spoilt = affinity.clone()
+        spoilt[0, 0, 0] = broken
+        with pytest.raises(ValueError, match="finite"):
+            walk(scores, spoilt)

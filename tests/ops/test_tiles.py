@@ -60,6 +60,8 @@ def test_weights_fade_towards_inner_edges_only():
     for rising in (middle[:20], last[:20]):
         assert rising[:3].tolist() == [0, 0, 0] and rising[3] > 0 and (np.diff(rising[3:9]) > 0).all()
     assert first[0] == last[-1] == middle[20] == middle.max()
+    # from where the margins of two neighbours meet in the middle of what they share
+    assert (middle[8:32] == middle.max()).all() and middle[7] < middle.max() > middle[32]
 
 
 @few

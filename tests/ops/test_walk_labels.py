@@ -53,8 +53,8 @@ def dense_walk(scores, dense, beta, steps):
 
 
 def slow_irn(scores, edge, background, exponent, radius, beta, steps, stride):
-    """Scores of one walk, maps of the classes alone."""
-    seeds = oracles.resized(scores, edge.shape) ** exponent * (1 - edge)
+    """Scores of one walk, maps of the classes alone; negative scores count as none."""
+    seeds = oracles.resized(scores, edge.shape).clip(0) ** exponent * (1 - edge)
     walked = dense_walk(seeds, dense_from_edge(edge, radius), beta, steps)
     grown = oracles.resized(walked, tuple(stride * side for side in edge.shape))
     grown = grown[:, : scores.shape[1], : scores.shape[2]]
@@ -132,6 +132,17 @@ def test_scores_cross_no_edge():
     assert (label[:, 30:] == 0).all()
     open_label = irn_label(scores, torch.zeros(8, 12), torch.tensor([0, 7]), background=0.25)
     assert (open_label[:, 30:] == 7).any()
+
+
+def test_negative_scores_count_as_none(case):
+    """Their powers would not be numbers."""
+    scores, edge = case
+    negative = scores - scores.mean()
+    assert 0.2 < (oracles.resized(negative.numpy(), edge.shape) < 0).mean() < 0.8
+    slow = slow_irn(negative.numpy()[1:], edge.numpy(), 0.25, 1.3, 5, 10, 20, 4)
+    np.testing.assert_allclose(irn_scores(negative, edge, exponent=1.3, steps=20), slow, rtol=0, atol=1e-10)
+    slow += slow_irn(negative.numpy(), edge.numpy(), None, 1.3 * 1.3, 5, 10, 20, 4)
+    np.testing.assert_allclose(sfc_scores(negative, edge, steps=20), slow, rtol=0, atol=1e-10)
 
 
 def test_float16_maps_walk_in_float32(case):

@@ -49,7 +49,7 @@ def read_maps(path: Path) -> Arrays:
             f"{path}: not readable ({reason}); delete it and done.json beside the maps and make them again"
         ) from error
     if (flaw := _flaw(arrays)) is not None:
-        raise MapsError(f"{path}: {flaw}; if frugalseg predict wrote it, delete it and run that stage again")
+        raise MapsError(f"{path}: {flaw}; if frugalseg predict wrote it, delete it and done.json beside the maps and make them again")
     return arrays
 
 
@@ -99,7 +99,12 @@ def check_classes(path: Path, arrays: Arrays, num_classes: int) -> None:
     Raises:
         MapsError: an id in `keys` is no class.
     """
-    if (largest := int(arrays["keys"].astype(np.int64).max())) >= num_classes:
+    keys = arrays["keys"].astype(np.int64)
+    if (lowest := int(keys.min())) < 0:
+        raise MapsError(
+            f"{path}: names class {lowest} in its `keys`; delete it and done.json beside the maps and make them again"
+        )
+    if (largest := int(keys.max())) >= num_classes:
         raise MapsError(
             f"{path}: holds a map of class {largest}, but there are {num_classes} classes, 0 to {num_classes - 1};"
             " the maps belong to another benchmark"

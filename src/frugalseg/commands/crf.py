@@ -133,7 +133,8 @@ class CrfLabeller(Labeller):
             gt_prob=settings.gt_prob, pairwise=lattices,
         )  # fmt: skip
         if kind == "psa":
-            low, high = (soft(alpha_unary(scores, alpha)) for alpha in (settings.low_alpha, settings.high_alpha))
+            both = [alpha_unary(scores, alpha) for alpha in (settings.low_alpha, settings.high_alpha)]
+            low, high = soft(torch.stack(both, dim=1)).unbind(dim=1)
             return psa_seed_labels(low, high, batch.keys)
         if kind == "crf":
             rows = best_rows(soft(scores)) if settings.alpha is not None else refine(best_rows(scores))

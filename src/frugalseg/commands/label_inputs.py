@@ -151,7 +151,7 @@ def read_edges(folder: Path, sample: Sample, name: str, size: tuple[int, int]) -
     """
     path = folder / f"{sample.id}.npz"
     values = _read_arrays(path).get(name)
-    again = "delete it and run the stage that makes the edges again"
+    again = "delete it and done.json beside the edges and make them again"
     if values is None:
         raise MapsError(f"{path}: has no `{name}`, unlike the first file of the folder, which mixes two runs; {again}")
     if values.ndim != EDGES[name] or values.dtype.kind != "f":
@@ -169,7 +169,10 @@ def read_edges(folder: Path, sample: Sample, name: str, size: tuple[int, int]) -
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of a file."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("one bare array, not an archive")
+        with archive:
             return {name: np.asarray(archive[name]) for name in archive.files}
     except Exception as error:  # damage makes zipfile, zlib and NumPy raise nearly anything
         reason = " ".join(str(error).split())[:160] or type(error).__name__

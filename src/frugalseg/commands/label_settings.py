@@ -18,6 +18,8 @@ from frugalseg.errors import ConfigError, DatasetError
 from frugalseg.ops.cam import RULES
 
 S = TypeVar("S")
+SECTIONS = frozenset({"crf", "walk", "data", "model", "trainer", "run", "seed_everything", "ckpt_path"})
+"""Of experiment files; these verbs look at one of the first two and at the data."""
 
 
 class Request(NamedTuple):
@@ -132,9 +134,14 @@ def read_settings(configs: Sequence[str], words: Sequence[str], name: str, setti
         settings: its dataclass.
 
     Raises:
-        ConfigError: no file has the section, an unknown key, or a refused value.
+        ConfigError: an unknown section, no file has this one, an unknown key, or a refused value.
     """
     contents = [yaml.safe_load(Path(config).read_bytes()) or {} for config in configs]
+    for config, content in zip(configs, contents, strict=True):
+        if unknown := [str(key) for key in content if key not in SECTIONS]:
+            raise ConfigError(
+                f"{config}: {unknown[0]}: no such section; mend its name, or see `frugalseg {name} --help`"
+            )
     sections = [content[name] for content in contents if name in content]
     if configs and not sections:
         raise ConfigError(f"{', '.join(configs)}: has no `{name}` section; give the experiment's YAML of this stage")

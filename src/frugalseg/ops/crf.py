@@ -1,12 +1,13 @@
 """Fully connected CRF (Krähenbühl and Koltun, NIPS 2011): Gaussian and bilateral kernels, Potts model, mean field.
 
-N images of H x W pixels, L labels. One iteration is Q = softmax(-U + sum over kernels of compat * K(Q)): K filters each
-label's map with a Gaussian of the pixels' positions ("Gaussian" kernel) or of positions and colours ("bilateral"),
-normalised symmetrically, K = D k D with D = 1 / sqrt(k 1). Default kernels: sfc.md section 7.1.
+N images of H x W pixels, L labels, S sets of scores for each image. One iteration is Q = softmax(-U + sum over kernels
+of compat * K(Q)): K filters each label's map with a Gaussian of the pixels' positions ("Gaussian" kernel) or of
+positions and colours ("bilateral"), normalised symmetrically, K = D k D with D = 1 / sqrt(k 1). Default kernels:
+sfc.md section 7.1.
 """
 
 from dataclasses import dataclass
-from math import inf, log
+from math import inf, log, prod
 
 import torch
 from torch import Tensor
@@ -98,7 +99,8 @@ def dense_crf(
     Args:
         image: (H, W, 3) or (N, H, W, 3) uint8.
         scores: probabilities, float (L, H, W) or (N, L, H, W), clipped to [1e-5, 1]; they need not sum to 1. Or labels
-            0..L-1, integer (H, W) or (N, H, W).
+            0..L-1, integer (H, W) or (N, H, W). Or several sets of either of the same image: (S, L, H, W),
+            (N, S, L, H, W), (S, H, W), (N, S, H, W); two sets together take little more time than one.
         kernels: widths and weights; not looked at where `pairwise` is given.
         iterations: mean-field updates; 0 gives the normalised unaries.
         gt_prob: probability of the given label; the other labels share the rest equally.
@@ -106,7 +108,8 @@ def dense_crf(
         pairwise: `pairwise(image, kernels)`, to share it between calls on one image.
 
     Returns:
-        (L, H, W) or (N, L, H, W) float32; sums to 1 over the labels, so that a single label has ones.
+        (L, H, W), (N, L, H, W), (S, L, H, W) or (N, S, L, H, W) float32; sums to 1 over the labels, so that a single
+        label has ones.
 
     Raises:
         ValueError: wrong shapes or types, an empty image, scores that are not finite, labels outside 0..L-1.
@@ -118,11 +121,11 @@ def dense_crf(
         raise ValueError(f"pairwise was made for {pairwise.shape} (images, height, width), the image has {shape}")
     if scores.device != image.device:
         raise ValueError(f"image and scores are on different devices: {image.device}, {scores.device}")
-    rows = scores if image.ndim == 4 else scores[None]
-    if scores.is_floating_point():
-        logits = _logits_of_probabilities(rows, shape)
-    else:
-        logits = _logits_of_labels(rows, shape, gt_prob, num_labels)
+    soft, batched = scores.is_floating_point(), image.ndim == 4
+    single = scores.ndim == batched + (3 if soft else 2)
+    rows = scores if batched else scores[None]
+    rows = rows.unsqueeze(1) if single else rows
+    logits = _logits_of_probabilities(rows, shape) if soft else _logits_of_labels(rows, shape, gt_prob, num_labels)
     with torch.autocast(image.device.type, enabled=False):
         # a single label has probability 1 whatever the kernels say
         several = logits.shape[1] > 1 and iterations > 0
@@ -130,10 +133,12 @@ def dense_crf(
         marginals = _softmax(logits.clone())
         if lattice is not None:
             for _ in range(iterations):
-                marginals = _softmax(lattice.filter(marginals).add_(logits))
-    n, h, w = shape
-    result = marginals.view(n, h, w, -1).permute(0, 3, 1, 2).contiguous()
-    return result if image.ndim == 4 else result[0]
+                # a point has the labels of all sets side by side: the filter's time hardly depends on how many they are
+                messages = lattice.filter(marginals.view(prod(shape), -1)).view_as(logits)
+                marginals = _softmax(messages.add_(logits))
+    result = marginals.view(*shape, -1, logits.shape[1]).permute(0, 3, 4, 1, 2).contiguous()
+    result = result[:, 0] if single else result
+    return result if batched else result[0]
 
 
 def _image_shape(image: Tensor) -> tuple[int, int, int]:
@@ -146,22 +151,26 @@ def _image_shape(image: Tensor) -> tuple[int, int, int]:
 
 
 def _logits_of_probabilities(scores: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Log of clipped probabilities (N, L, H, W), pixels first: (N*H*W, L)."""
+    """Log of clipped probabilities (N, S, L, H, W), pixels first: (N*H*W*S, L)."""
     n, h, w = shape
-    if scores.ndim != 4 or not scores.shape[1] or (scores.shape[0], *scores.shape[2:]) != shape:
-        raise ValueError(f"scores of {n} images of {h}x{w} cannot be {tuple(scores.shape)} (images, labels, H, W)")
+    if scores.ndim != 5 or not all(scores.shape[1:3]) or (scores.shape[0], *scores.shape[3:]) != shape:
+        what = f"{tuple(scores.shape)} (images, sets, labels, H, W)"
+        raise ValueError(f"scores of {n} images of {h}x{w} cannot be {what}")
     if not scores.isfinite().all():
         raise ValueError("scores hold NaN or infinite values")
-    return scores.float().permute(0, 2, 3, 1).reshape(n * h * w, -1).clamp(LOWEST, 1.0).log_()
+    return scores.float().permute(0, 3, 4, 1, 2).reshape(-1, scores.shape[2]).clamp(LOWEST, 1.0).log_()
 
 
 def _logits_of_labels(labels: Tensor, shape: tuple[int, int, int], gt_prob: float, num_labels: int | None) -> Tensor:
-    """Log probabilities (N*H*W, L) of labels (N, H, W) that are right with probability `gt_prob`."""
-    if labels.dtype == torch.bool or labels.is_complex() or tuple(labels.shape) != shape:
-        raise ValueError(f"labels must be integers of shape {shape}, got {tuple(labels.shape)} {labels.dtype}")
+    """Log probabilities (N*H*W*S, L) of labels (N, S, H, W) that are right with probability `gt_prob`."""
+    n, h, w = shape
+    fits = labels.ndim == 4 and labels.shape[1] and (labels.shape[0], *labels.shape[2:]) == shape
+    if labels.dtype == torch.bool or labels.is_complex() or not fits:
+        what = f"{tuple(labels.shape)} {labels.dtype}"
+        raise ValueError(f"labels of {n} images of {h}x{w} must be integers (images, sets, H, W), got {what}")
     if not 0 < gt_prob < 1:
         raise ValueError(f"gt_prob must lie between 0 and 1, got {gt_prob}")
-    labels = labels.reshape(-1, 1).long()
+    labels = labels.permute(0, 2, 3, 1).reshape(-1, 1).long()
     low, high = (int(bound) for bound in labels.aminmax())
     count = high + 1 if num_labels is None else num_labels
     if low < 0 or high >= count:

@@ -81,7 +81,12 @@ def power_series(steps: int, tolerance: float) -> tuple[float, ...]:
         Factors of T_0, T_1, ...; `steps + 1` of them where nothing can be left out.
     """
     degree = min(steps, math.ceil(math.sqrt(2 * steps * math.log(2 / tolerance))))
-    series = [0.0 if (steps - m) % 2 else 2 * math.comb(steps, (steps - m) // 2) / 2**steps for m in range(degree + 1)]
+    series = [0.0] * (degree + 1)
+    # binomials from the middle outwards, each from the one before: whole numbers of this size take seconds
+    factor = 2 * math.comb(steps, steps // 2) / 2**steps
+    for m in range(steps % 2, degree + 1, 2):
+        series[m] = factor
+        factor *= (steps - m) / (steps + m + 2)
     series[0] /= 2
     return tuple(series)
 

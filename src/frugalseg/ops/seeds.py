@@ -68,7 +68,7 @@ def crf_labels(
     """Rows after a CRF that takes them for labels with probability `gt_prob` (sfc.md 7.1).
 
     Args:
-        rows: (H, W) or (N, H, W) int64.
+        rows: (H, W) or (N, H, W) int64, or several sets of them, (S, H, W) or (N, S, H, W).
         image: (H, W, 3) or (N, H, W, 3) uint8.
         num_labels: k; the classes that an image does not show cost nothing.
         kernels: widths and weights; not looked at where `pairwise` is given.
@@ -85,8 +85,10 @@ def crf_labels(
     return best_rows(scores)
 
 
-def _merge(strict: Tensor, lenient: Tensor, keys: Tensor) -> Tensor:
+def _merge(strict: Tensor, lenient: Tensor, keys: Tensor, refine: Refine) -> Tensor:
     """Classes of the strict rows; background where neither finds one; unknown where only the lenient rows do."""
+    # together: a CRF takes little longer for two sets of rows than for one
+    strict, lenient = refine(torch.stack([strict, lenient], dim=-3)).unbind(dim=-3)
     labels = ids_of_rows(strict, keys)
     return labels.masked_fill_((strict == 0) & (lenient != 0), UNKNOWN)
 
@@ -97,14 +99,13 @@ def sfc_seed_labels(scores: Tensor, keys: Tensor, refine: Refine) -> Tensor:
     Args:
         scores: (..., k, H, W), M_W + 0.7 M_P; left as it is (the reference halves the caller's array, sfc.md trap 11).
         keys: (..., k) class ids, 0 first.
-        refine: called twice, first with the rows of the scores, then with those of the halved background.
+        refine: called with (..., 2, H, W), the rows of the scores before those of the halved background.
 
     Returns:
         (..., H, W) int64 ids and 255.
     """
-    strict = refine(best_rows(scores))
     halved = torch.cat([scores[..., :1, :, :] * 0.5, scores[..., 1:, :, :]], dim=-3)
-    return _merge(strict, refine(best_rows(halved)), keys)
+    return _merge(best_rows(scores), best_rows(halved), keys, refine)
 
 
 def threshold_seed_labels(
@@ -115,15 +116,15 @@ def threshold_seed_labels(
     Args:
         foreground: (..., k - 1, H, W) scores in [0, 1].
         keys: (..., k) class ids, 0 first.
-        refine: called twice, first with the rows at `high`.
+        refine: called with (..., 2, H, W), the rows at `high` before those at `low`.
         high: a class must exceed it to be sure.
         low: below it the background is sure.
 
     Returns:
         (..., H, W) int64 ids and 255.
     """
-    strict, lenient = (refine(best_rows(constant_background(foreground, value))) for value in (high, low))
-    return _merge(strict, lenient, keys)
+    strict, lenient = (best_rows(constant_background(foreground, value)) for value in (high, low))
+    return _merge(strict, lenient, keys, refine)
 
 
 def constant_background(foreground: Tensor, value: float) -> Tensor:
