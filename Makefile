@@ -66,8 +66,13 @@ benchmark: $(READY) ## speed as ratios, one thread; ONLY=<prefix> picks rows; wr
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmark --out runs/benchmark.json $(if $(ONLY),--only $(ONLY))
 
 .PHONY: refine-real
-refine-real: $(READY) ## what CRF and random walk make of spoilt masks of genuine VOC images (ROOT=VOC2012, hours on large sets)
+refine-real: $(READY) ## what CRF and random walk make of spoilt masks of genuine VOC images (ROOT=VOC2012 for all of val: hours)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.studies.refine_real $(if $(ROOT),--root $(ROOT)) --out runs/refine-real
+
+.PHONY: budget
+budget: $(READY) ## seconds per image of every stage of SFC's chain at full size (half an hour), and what all of VOC costs
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.studies.stage_seconds --out runs/stage_seconds.json
+	$(BIN)/python -m tests.studies.budget --measured runs/stage_seconds.json
 
 .PHONY: clean
 clean: ## remove caches and build files (runs and the environment stay)

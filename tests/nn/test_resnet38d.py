@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from frugalseg.errors import WeightsError
-from frugalseg.nn.resnet38d import STAGES, ResNet38
+from frugalseg.nn.resnet38d import STAGES, ResNet38, WideBottleneck
 from frugalseg.nn.weights import load_backbone_weights
 
 SMALL = 1 / 16
@@ -158,6 +158,27 @@ def test_dropout_drops_whole_channels_with_the_published_probabilities():
         alive = dropped.amax(dim=(-2, -1)) > 0
         assert torch.equal(alive, dropped.amin(dim=(-2, -1)) > 0)
         assert abs(float(alive.float().mean()) - (1 - probability)) < 0.02
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_dropout_acts_after_the_second_and_after_the_third_normalisation(number):
+    torch.manual_seed(0)
+    block = WideBottleneck(3, (4, 6, 5), dilation=2, dropout=0.3).double()
+    seen = []
+
+    def drop(module, args, result):
+        seen.append(args[0].shape[1])
+        return torch.zeros_like(result) if len(seen) == number + 1 else result
+
+    block.dropout.register_forward_hook(drop)
+    x = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        found, active = block.eval()(x)
+        narrow = F.relu(block.bn_branch2b1(block.conv_branch2a(active))) * (number != 0)
+        middle = F.relu(block.bn_branch2b2(block.conv_branch2b1(narrow))) * (number != 1)
+        expected = block.conv_branch1(active) + block.conv_branch2b2(middle)
+    assert seen == [4, 6]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("frozen", [True, False])

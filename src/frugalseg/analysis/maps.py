@@ -49,7 +49,8 @@ def read_maps(path: Path) -> Arrays:
             f"{path}: not readable ({reason}); delete it and done.json beside the maps and make them again"
         ) from error
     if (flaw := _flaw(arrays)) is not None:
-        raise MapsError(f"{path}: {flaw}; if frugalseg predict wrote it, delete it and done.json beside the maps and make them again")
+        again = "if frugalseg predict wrote it, delete it and done.json beside the maps and make them again"
+        raise MapsError(f"{path}: {flaw}; {again}")
     return arrays
 
 

@@ -137,7 +137,7 @@ class ResNet38(nn.Module):
 
     Args:
         trained_from: first stage of `STAGES` that learns; earlier ones run without a graph and never get a gradient.
-            `b3` is what PSA and the segmentation networks do, `b2` PSA's classifier.
+            `b3` is what PSA does, `b2` MCTformer's segmentation network.
         frozen_norm: normalisation is fixed altogether: it uses its running statistics, and its scale and shift do not
             learn either, as in all papers of this line. (In `ResNetStages`, SFC's way, they learn.)
         width: all depths times this number; for tests and miniatures.

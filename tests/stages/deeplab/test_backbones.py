@@ -35,6 +35,12 @@ def test_features_have_the_depth_and_stride_that_heads_are_told(name, settings, 
         assert x.shape == (1, depth, *(-(-side // stride) for side in size))
 
 
+def test_low_features_of_a_transformer_come_after_a_quarter_of_its_blocks():
+    depth = len(timm.create_model("test_vit", num_classes=0).blocks)
+    assert depth >= 4
+    assert build_backbone("test_vit", 16, options={"dynamic_img_size": True}).taken == [depth // 4, depth - 1]
+
+
 def dilations(backbone, layer):
     return [
         m.dilation[0]
@@ -65,6 +71,16 @@ def test_dilated_features_are_those_of_timm(name):
     with torch.no_grad():
         expected = plain.forward_intermediates(image, intermediates_only=True)[-1]
         assert torch.equal(backbone(image).high, expected)
+
+
+@pytest.mark.parametrize(("name", "stride"), [("convnext_atto", 8), ("test_vit", 16)])
+@torch.no_grad()
+def test_images_are_filled_up_below_and_to_the_right(name, stride):
+    backbone = build_backbone(name, stride, options={"dynamic_img_size": True} if "vit" in name else {}).eval()
+    image = torch.randn(1, 3, 65, 41)
+    filled = backbone(nn.functional.pad(image, (0, -41 % stride, 0, -65 % stride)))
+    for found, whole, step in zip(backbone(image), filled, backbone.strides, strict=True):
+        assert torch.equal(found, whole[..., : -(-65 // step), : -(-41 // step)])
 
 
 @pytest.mark.parametrize("prefix", ["", "net.backbone.", "net.backbone.net.", "module."])
@@ -109,6 +125,24 @@ def test_frozen_normalisation_is_a_constant(name, settings):
     assert frozen.eval().train() is frozen and not norms(frozen)[0].training
     convolutions = [m for m in frozen.modules() if isinstance(m, nn.Conv2d)]
     assert convolutions[-1].weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "frozen"),
+    [
+        ("resnet18", {"options": SMALL}, ()),
+        ("resnet18", {"strides": [2, 1, 2, 1, 1], "options": {**SMALL, "layers": [1, 1, 1, 1]}}, ()),
+        ("resnet38d", {"options": {"width": 0.05}}, ("conv1a", "b2")),
+        ("resnet38d", {"options": {"width": 0.05, "trained_from": "conv1a"}}, ()),
+    ],
+)
+def test_all_convolutions_learn_but_those_that_are_left_out(name, settings, frozen):
+    backbone = build_backbone(name, frozen_norm=False, **settings).train()
+    sum(x.square().mean() for x in backbone(torch.randn(2, 3, 33, 33))).backward()
+    learning = {n: p.grad is not None for n, p in backbone.net.named_parameters() if p.dim() == 4}
+    assert {n: value for n, value in learning.items() if not value}.keys() == {
+        n for n in learning if n.split(".")[0].split("_")[0] in frozen
+    }
 
 
 @pytest.mark.parametrize(

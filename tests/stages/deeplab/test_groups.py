@@ -62,7 +62,9 @@ class Steps:
 
 
 def test_rates_follow_the_polynomial_per_step_and_biases_do_not_decay():
-    task = DeepLab(5, "resnet18", None, backbone_options=SMALL, head_options={"rates": [1]}, lr=0.01, momentum=0.5)
+    task = DeepLab(
+        5, "resnet18", None, backbone_options=SMALL, head_options={"rates": [1]}, lr=0.01, momentum=0.5, power=0.7
+    )
     task._trainer = Steps()
     type(task).trainer, original = property(lambda self: self._trainer), type(task).__dict__.get("trainer")
     try:
@@ -75,7 +77,7 @@ def test_rates_follow_the_polynomial_per_step_and_biases_do_not_decay():
     assert [g["weight_decay"] for g in optimiser.param_groups] == [5e-4, 5e-4, 0.0]
     assert {g["momentum"] for g in optimiser.param_groups} == {0.5}
     for step in range(10):
-        expected = [0.01 * f * (1 - step / 10) ** 0.9 for f in (1, 10, 20)]
+        expected = [0.01 * f * (1 - step / 10) ** 0.7 for f in (1, 10, 20)]
         assert [g["lr"] for g in optimiser.param_groups] == pytest.approx(expected)
         for parameter in task.parameters():
             parameter.grad = torch.zeros_like(parameter)

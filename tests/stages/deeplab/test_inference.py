@@ -110,6 +110,17 @@ def test_classes_below_the_threshold_make_no_difference(scene):
     assert torch.equal(exact, everything.argmax(dim=0))
 
 
+def test_a_threshold_that_no_class_reaches_leaves_the_likeliest(scene):
+    """Half of the largest probability then stands for it, or there would be no class at all."""
+    pixels, scores = scene
+    scores = 0.4 * scores  # the CRF does not need a sum of 1
+    largest = scores.amax(dim=(1, 2))
+    kept = (largest > largest.max() / 2).nonzero().flatten()
+    assert largest.max() < 0.5 and 1 < len(kept) < 8
+    expected = kept[dense_crf(pixels, scores[kept], KERNELS, 10).argmax(dim=0)]
+    assert torch.equal(refine(pixels, scores, Inference(kernels=KERNELS, threshold=0.5)), expected)
+
+
 def test_only_classes_that_occur_are_computed(scene, monkeypatch):
     from frugalseg.stages.deeplab import inference
 

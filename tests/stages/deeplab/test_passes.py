@@ -141,6 +141,15 @@ def test_a_window_slides(pair, messages):
     assert net.seen == [(210, 331)]
 
 
+@pytest.mark.parametrize(("window", "side"), [(100, 100), (20, 64)])
+def test_a_window_has_the_side_that_is_asked_for(pair, window, side):
+    """It need not be a multiple of the net's grid, only its beginnings are; a tiny one is made larger."""
+    net = Near()
+    same(Passes(net, window=window, overlap=0.6)(pair, "i"), net(pair))
+    tiles = net.seen[:-1]
+    assert max(w for _, w in tiles) == max(h for h, _ in tiles) == side
+
+
 def test_a_window_that_does_not_fit_becomes_smaller(pair, messages):
     net = Near()
     Passes(net, window=200, max_pixels=96 * 96)(pair, "k")

@@ -15,7 +15,6 @@ from frugalseg.stages.deeplab import DeepLab, Inference
 from tests.ops import oracles
 from tests.stages.deeplab.conftest import CLASSES
 
-
 FROZEN = ["--model.init_args.frozen_norm=true"]
 """Whatever the miniature has; with it the outcome of a step does not depend on how images are put into batches."""
 
@@ -85,6 +84,8 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(words, tmp_path, monkeypatch)
         "--model.init_args.train_scales=[1.0,0.5]", "--model.init_args.head_options={hidden: [8], dropout: 0.5}",
         "--data.init_args.batch_size=2",
     ]  # fmt: skip
+    reads = []
+    monkeypatch.setattr("frugalseg.stages.deeplab.task.load_backbone_weights", lambda *given: reads.append(given[1]))
     assert main(words("fit", *extra, "--run.name", "whole")) == 0
     step = DeepLab.training_step
 
@@ -101,6 +102,7 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(words, tmp_path, monkeypatch)
     monkeypatch.setattr(DeepLab, "training_step", step)
     torch.manual_seed(999)
     assert main(words("fit", *extra, "--run.name", "stopped")) == 0
+    assert reads == [None, None]  # a resumed fit has its weights in the checkpoint
     whole, resumed = state(tmp_path / "runs/mini-sfc-whole/seed0/segment"), state(folder)
     assert whole["global_step"] == resumed["global_step"] == 5
     assert [n for n, t in whole["state_dict"].items() if not torch.equal(t, resumed["state_dict"][n])] == []

@@ -15,7 +15,8 @@ from frugalseg.cli import main
 from frugalseg.data import VOC, MultiScale, Segment
 from frugalseg.data.voc import index
 from frugalseg.errors import ConfigError
-from frugalseg.stages.irn import IRN
+from frugalseg.ops.random_walk import affinity_from_edges
+from frugalseg.stages.irn import IRN, pairs
 from frugalseg.stages.irn.model import IRNet
 from tests.conftest import REPOSITORY
 from tests.stages.irn.conftest import CLASSES, EXPERIMENTS
@@ -75,6 +76,22 @@ def test_gradients_reach_the_heads_alone():
     assert task.net.edge.training
 
 
+def test_the_backbone_is_in_evaluation_mode_from_the_start():
+    net = IRNet("resnet18", SMALL["strides"], backbone_options=SMALL["backbone_options"])
+    assert net.training and net.edge.training and not any(m.training for m in net.backbone.modules())
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_batch_of_unknown_pixels_trains_nothing(precision):
+    task, image = IRN(**SMALL, displacement=True).train(), torch.randn(2, 3, 64, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        terms = task.losses(image, torch.full((2, 64, 64), 255))
+    terms.total.backward()
+    assert [value.item() for value in terms] == [0] * 6
+    heads = [*task.net.edge.parameters(), *task.net.displacement.parameters()]
+    assert all(p.grad is not None and not p.grad.any() for p in heads)
+
+
 def test_mean_shift_is_subtracted_in_evaluation_only():
     net = IRNet("resnet18", SMALL["strides"], displacement=True, backbone_options=SMALL["backbone_options"])
     shift, image = torch.tensor([0.5, -2.0]), torch.randn(1, 3, 64, 64)
@@ -82,6 +99,30 @@ def test_mean_shift_is_subtracted_in_evaluation_only():
     with torch.no_grad():
         difference = net.train()(image).displacement - net.eval()(image).displacement
     torch.testing.assert_close(difference, shift.view(1, 2, 1, 1).expand_as(difference))
+
+
+# ---------------------------------------------------------------------- validation
+
+
+@torch.no_grad()
+def test_validation_looks_at_the_edges_that_are_predicted():
+    """On the padded image, since group normalisation sees the padding, but without the mirror image."""
+    task, radius = IRN(**SMALL).eval(), 5
+    generator = torch.Generator().manual_seed(4)
+    for _ in range(2):  # each validation by itself
+        task.on_validation_epoch_start()
+        expected = torch.zeros_like(task.boundary)
+        for size in ((50, 47), (64, 64), (7, 64)):  # the last has no pairs of radius 5
+            image = torch.randn(1, 3, *size, generator=generator)
+            mask = torch.tensor([0, 1, 2, 255])[torch.randint(4, (1, 8, 8), generator=generator)]
+            mask = mask.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, : size[0], : size[1]]
+            task.validation_step({"image": image, "mask": mask}, 0)
+            edge = task.net.infer(image, 64).edge
+            if size[0] > 7:
+                kinds = pairs.pair_kinds(pairs.reduce_labels(mask, 2, tuple(edge.shape)), radius)
+                affinity = pairs.at_sources(affinity_from_edges(edge[None], radius), radius)
+                expected += pairs.boundary_counts(affinity, kinds)
+        assert torch.equal(task.boundary, expected) and expected.sum() > 1000
 
 
 # ---------------------------------------------------------------------- prediction
@@ -95,7 +136,7 @@ def test_images_above_the_padding_are_kept_whole():
         small = task.predict_step(pair_batch(37, 41), 0)["arrays"]["edge"]
     assert tall.shape == (25, 46) and small.shape == (19, 21)
     assert tall.dtype == np.float32 and 0 <= tall.min() < tall.max() <= 1
-    assert task.net.pad(torch.ones(1, 3, 50, 91), 64).shape[-2:] == (64, 92)
+    assert task.net.pad(torch.ones(1, 3, 50, 89), 64).shape[-2:] == (64, 92)  # a multiple of the output stride, 4
     padded = task.net.pad(torch.ones(1, 3, 37, 41), 64)
     assert padded[:, :, :37, :41].eq(1).all() and float(padded.sum()) == 3 * 37 * 41
 
@@ -140,6 +181,7 @@ def test_fit_and_predict(words, world, trained, capsys):
     assert not (trained / "checkpoints/best.ckpt").exists()  # true masks choose nothing
     assert state["net.displacement.mean_shift"].abs().sum() > 0
     assert state.keys() == IRN(**SMALL, displacement=True).state_dict().keys()
+    assert all(name.startswith("net.") for name in state)  # sums of a validation are not kept
 
     predict = words("predict", "--ckpt_path", str(trained / "checkpoints/last.ckpt"), *BOTH_BRANCHES, stage="edges")
     assert main(predict) == 0
@@ -152,6 +194,20 @@ def test_fit_and_predict(words, world, trained, capsys):
         }
     assert main(predict) == 0
     assert "up to date" in capsys.readouterr().err
+
+
+def test_each_branch_learns_at_its_rate(words, tmp_path):
+    settings = {"lr": 0.3, "displacement_lr": 0.05, "momentum": 0.7, "weight_decay": 0.002, "power": 0.5}
+    flags = [word for key, value in settings.items() for word in (f"--model.init_args.{key}", str(value))]
+    assert main(words("fit", *BOTH_BRANCHES, *flags, "--trainer.limit_val_batches", "1")) == 0
+    saved = checkpoint(tmp_path / "runs/mini-sfc/seed0/irn")
+    groups, task = saved["optimizer_states"][0]["param_groups"], IRN(**SMALL, displacement=True)
+    parts = (task.net.edge, task.net.displacement)
+    for group, part, rate in zip(groups, parts, (0.3, 0.05), strict=True):
+        assert len(group["params"]) == len(list(part.parameters()))
+        # three steps of three: the last rate stays
+        assert (group["initial_lr"], group["lr"]) == (rate, pytest.approx(rate * (1 / 3) ** 0.5))
+        assert (group["momentum"], group["weight_decay"]) == (0.7, 0.002)
 
 
 def test_training_moves_the_heads_and_nothing_else(words, tmp_path, monkeypatch):
@@ -171,7 +227,8 @@ def test_training_moves_the_heads_and_nothing_else(words, tmp_path, monkeypatch)
 
 def test_resumed_fit_equals_uninterrupted_fit(words, tmp_path, monkeypatch):
     """Three steps an epoch: stopped after step 4 of 6, behind the first validation."""
-    extra = [*BOTH_BRANCHES, "--trainer.max_steps", "6", "--run.save_every", "2"]
+    extra, reads = [*BOTH_BRANCHES, "--trainer.max_steps", "6", "--run.save_every", "2"], []
+    monkeypatch.setattr("frugalseg.stages.irn.task.load_backbone_weights", lambda *given: reads.append(given[1]))
     assert main(words("fit", *extra, "--run.name", "whole")) == 0
     step = IRN.training_step
 
@@ -188,6 +245,7 @@ def test_resumed_fit_equals_uninterrupted_fit(words, tmp_path, monkeypatch):
     monkeypatch.setattr(IRN, "training_step", step)
     torch.manual_seed(999)
     assert main(words("fit", *extra, "--run.name", "stopped")) == 0
+    assert reads == [None, None]  # a resumed fit has its weights in the checkpoint
     states = [checkpoint(folder)["state_dict"] for folder in (whole, stopped)]
     assert [n for n, value in states[0].items() if not torch.equal(value, states[1][n])] == []
     scores = [json.loads((folder / "metrics.json").read_text())["val/boundary_ap"] for folder in (whole, stopped)]
@@ -215,6 +273,9 @@ def test_mean_shift_is_the_mean_over_the_validation_split(world, seeds):
     task.net.displacement.mean_shift.copy_(torch.tensor([3.0, -1.0]))
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False,
                       enable_model_summary=False, use_distributed_sampler=False)  # fmt: skip
+    trainer.validate(task, data, verbose=False)
+    with torch.no_grad():  # training goes on: what it was before is not averaged in
+        task.net.displacement.fc_dp7[3].weight.mul_(2)
     trainer.validate(task, data, verbose=False)
     task.eval()
     with torch.no_grad():

@@ -41,9 +41,9 @@ def test_affinities_of_features_are_the_references(dtype, tolerance):
     maps = [torch.tensor(golden[name], dtype=dtype) for name in ("conv4", "conv5", "conv6")]
     weights = {f"{name}.weight": torch.tensor(golden[f"w_{name}"]) for name in ("f8_3", "f8_4", "f8_5", "f9")}
     head = AffinityHead([m.shape[1] for m in maps], [weights[f"{n}.weight"].shape[0] for n in ("f8_3", "f8_4", "f8_5")])
-    head.load_state_dict(weights)
+    head.to(dtype).load_state_dict(weights)
     with torch.no_grad():
-        affinity = feature_affinity(head.to(dtype)(maps), radius=5)
+        affinity = feature_affinity(head(maps), radius=5)
     size = affinity.shape[-2:]
     # the file says which cells make up each pair
     first, second = golden["ind_from"].astype(int), golden["ind_to"].astype(int)

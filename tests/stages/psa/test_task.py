@@ -7,6 +7,7 @@ import lightning.pytorch as lightning
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from frugalseg.batch import SegBatch
@@ -16,8 +17,11 @@ from frugalseg.data.normalise import IMAGENET_MEAN, IMAGENET_STD, Normaliser
 from frugalseg.data.voc import class_table, index
 from frugalseg.errors import ConfigError
 from frugalseg.miniature.voc import write_voc_world
+from frugalseg.ops.random_walk import path_offsets
 from frugalseg.stages.psa import PSA
+from frugalseg.stages.psa.losses import affinity_loss
 from tests.conftest import REPOSITORY
+from tests.stages.psa import oracles
 
 EXPERIMENTS = REPOSITORY / "experiments"
 TIMM = {
@@ -81,18 +85,18 @@ def test_groups_of_the_paper():
 
 
 def test_biases_learn_twice_as_fast_and_are_not_decayed():
-    module = task(TIMM, lr=0.02, weight_decay=1e-3)
+    module = task(TIMM, lr=0.02, weight_decay=1e-3, head_factor=3.0)
     (weights, biases, head), _ = groups(module)
     learning = {n for n, p in module.named_parameters() if p.requires_grad and "backbone" in n}
     assert biases == ({n for n in learning if n.endswith("bias")}, 0.04, 0.0)
     assert weights == (learning - biases[0], 0.02, 1e-3)
-    assert biases[0] and weights[0] and head[1:] == (pytest.approx(0.2), 1e-3)
+    assert biases[0] and weights[0] and head[1:] == (pytest.approx(0.06), 1e-3)
 
 
 def test_the_rate_falls_by_the_polynomial():
-    trainer = fit(task(WIDE, lr=0.01), (96, 96))
+    trainer = fit(task(WIDE, lr=0.01, power=0.7), (96, 96))
     # two steps of two: the last rate stays
-    assert [g["lr"] for g in trainer.optimizers[0].param_groups] == pytest.approx([0.01 * 0.5**0.9, 0.1 * 0.5**0.9])
+    assert [g["lr"] for g in trainer.optimizers[0].param_groups] == pytest.approx([0.01 * 0.5**0.7, 0.1 * 0.5**0.7])
 
 
 def test_a_fit_lowers_the_loss_on_its_own_batch():
@@ -117,6 +121,75 @@ def test_a_fit_lowers_the_loss_on_its_own_batch():
 def test_crops_without_pairs_are_refused():
     with pytest.raises(ConfigError, match=r"data\.recipe\.crop: 8 x 8 cells hold no pairs of radius 5"):
         fit(task(WIDE), (64, 64))
+
+
+class Ranks:
+    """What a step asks of a trainer with two processes, of which the other one has twice as many pairs."""
+
+    world_size = 2
+
+    @property
+    def strategy(self):
+        return self
+
+    def reduce(self, counts, reduce_op):
+        assert reduce_op == "mean"
+        return counts * 1.5
+
+
+def test_pairs_are_counted_over_all_processes():
+    module, (batch,) = task(TIMM, border_pairs=True), list(Batches((48, 48), steps=1).train_dataloader())
+    module._trainer, module.log_dict = Ranks(), lambda *args, **kwargs: None
+    pairs = module.pairs(batch["mask"])
+    expected = affinity_loss(module.net(batch["image"]), pairs, pairs.counts() * 1.5).total
+    assert torch.equal(module.training_step(batch, 0), expected)
+
+
+def test_a_batch_of_unknown_pixels_trains_nothing():
+    module, (batch,) = task(TIMM, border_pairs=True), list(Batches((48, 48), steps=1).train_dataloader())
+    module._trainer, module.log_dict = Ranks(), lambda *args, **kwargs: None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = module.training_step({**batch, "mask": torch.full_like(batch["mask"], 255)}, 0)
+    loss.backward()
+    gradients = [p.grad for p in module.parameters() if p.requires_grad]
+    assert loss.item() == 0 and all(g is not None and not g.any() for g in gradients)
+
+
+class Given(nn.Module):
+    """A net that finds its affinities in the image."""
+
+    stride, radius, border_pairs = 8, 5, True
+
+    def forward(self, image):
+        return image
+
+
+def average_precision(scores, hits):
+    """By definition: over thresholds from the highest score, the rise in recall times the precision."""
+    found = 0.0
+    for score in sorted(set(scores), reverse=True):
+        taken = [h for s, h in zip(scores, hits, strict=True) if s >= score]
+        found += sum(h for s, h in zip(scores, hits, strict=True) if s == score) * sum(taken) / len(taken)
+    return found / sum(hits)
+
+
+def test_validation_is_the_average_precision_over_the_pairs_of_all_images():
+    """Of low affinity for pairs across a boundary, unknown ones left out; each validation by itself."""
+    module, generator = task(WIDE), torch.Generator().manual_seed(3)
+    module.net = Given()
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    for _ in range(2):
+        batches, scores, hits = [], [], []
+        for _ in range(2):
+            label = torch.tensor([0, 1, 2, 255])[torch.randint(4, (1, 6, 7), generator=generator)]
+            affinity = torch.tensor([0.2, 0.5, 0.8])[torch.randint(3, (1, 34, 6, 7), generator=generator)]
+            batches.append({"image": affinity, "mask": label.repeat_interleave(8, 1).repeat_interleave(8, 2)})
+            kinds = oracles.kinds(label[0].numpy(), [tuple(o) for o in path_offsets(5).tolist()], 5, border=True)
+            known = kinds.any(axis=0)
+            scores += (1 - affinity[0].numpy())[known].tolist()
+            hits += kinds[2][known].tolist()
+        (result,) = trainer.validate(module, DataLoader(batches, batch_size=None), verbose=False)
+        assert result["val/boundary_ap"] == pytest.approx(average_precision(scores, hits), abs=1e-6)
 
 
 @pytest.mark.parametrize("scales", [1, 2])
@@ -177,7 +250,8 @@ def last(folder):
 
 
 def test_fit_resume_and_predict(words, world, tmp_path, monkeypatch):
-    folder = tmp_path / "runs/mini-sfc/seed0/psa"
+    folder, reads = tmp_path / "runs/mini-sfc/seed0/psa", []
+    monkeypatch.setattr("frugalseg.stages.psa.task.load_backbone_weights", lambda *given: reads.append(given[1]))
     assert main(words("fit")) == 0
     whole = last(folder)
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -198,6 +272,7 @@ def test_fit_resume_and_predict(words, world, tmp_path, monkeypatch):
     assert last(stopped)["global_step"] == 2
     monkeypatch.setattr(PSA, "training_step", step)
     assert main(words("fit", "--run.name", "stopped")) == 0
+    assert reads == [None, None]  # a resumed fit has its weights in the checkpoint
     again = last(stopped)["state_dict"]
     assert [n for n, t in whole["state_dict"].items() if not torch.equal(t, again[n])] == []
 
@@ -247,6 +322,10 @@ def test_the_published_settings_run(world, labels, tmp_path):
     checkpoint = last(folder / "psa")
     assert checkpoint["global_step"] == 1
     assert [g["initial_lr"] for g in checkpoint["optimizer_states"][0]["param_groups"]] == pytest.approx([0.01, 0.1])
+    # normalisation is fixed: it is as it began
+    still = {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1, "num_batches_tracked": 0}
+    norms = {name: t for name, t in checkpoint["state_dict"].items() if ".bn" in name}
+    assert norms and all((t == still[name.rpartition(".")[2]]).all() for name, t in norms.items())
     path = str(folder / "psa/checkpoints/last.ckpt")
     assert main(["predict", *chain.from_iterable(configs), *given, "--ckpt_path", path]) == 0
     assert len(list((folder / "affinity/affinities").glob("*.npz"))) == 8
