@@ -80,6 +80,14 @@ def test_a_timm_file(tmp_path, source, suffix):
     check_loaded(module, source, load_backbone_weights(module, str(tmp_path / f"weights{suffix}")))
 
 
+def test_what_is_left_out_is_said(tmp_path, source, caplog):
+    classifier = [name for name in source if name.startswith("fc.")]
+    torch.save({**source, "fc8.weight": torch.ones(2)}, tmp_path / "weights.pth")
+    with caplog.at_level("INFO", logger="frugalseg"):
+        load_backbone_weights(backbone(), str(tmp_path / "weights.pth"))
+    assert f"{len(classifier) + 1} tensors are of no use here, first {classifier[0]}" in caplog.text
+
+
 @pytest.mark.parametrize("prefix", ["module.", "model.backbone.", "module.model.net.", "encoder.", "net.backbone."])
 @pytest.mark.parametrize("key", ["state_dict", "model"])
 def test_wrapped_state_dicts(tmp_path, source, prefix, key):

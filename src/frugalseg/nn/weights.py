@@ -55,6 +55,8 @@ def load_backbone_weights(module: nn.Module, weights: str | None) -> int:
         )
     module.load_state_dict({name: found[name] for name in matched}, strict=False)
     log.info("weights: %d tensors from %s", len(matched), weights)
+    if left := [name for name in found if name not in module.state_dict()]:
+        log.info("weights: %d tensors are of no use here, first %s", len(left), left[0])
     return len(matched)
 
 
