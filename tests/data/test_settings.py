@@ -39,6 +39,8 @@ WRONG = [
     (Episodes, "mean", (math.nan, 0.5, 0.5)),
     (Episodes, "std", (0, 1, 1)),
     (Views, "std", (0, 1, 1)),
+    (Segment, "hue", -0.1),
+    (Segment, "hue", 0.6),
 ]
 
 

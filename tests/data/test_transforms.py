@@ -71,7 +71,28 @@ def test_colour_leaves_the_mask_and_is_not_tied_to_the_scale():
     assert abs(np.corrcoef(sizes, values)[0, 1]) < 0.25
 
 
-@pytest.mark.parametrize("settings", [{"flip": 1.0}, {"colour": 0.2}, {"scale": (1.2, 1.3)}, {"long_side": (30, 30)}])
+def test_hue_alone_turns_colours_and_leaves_grey():
+    grey = np.full((4, 4, 3), 100, np.uint8)
+    red = np.zeros((4, 4, 3), np.uint8) + np.array([200, 100, 100], np.uint8)
+    turns = []
+    for seed in range(100):
+        augment = Augment(hue=0.1)
+        assert np.array_equal(augment(grey, None, rng(seed))[0], grey)
+        found = augment(red, None, rng(seed))[0][0, 0].astype(int)
+        assert (found.max(), found.min()) == (200, 100)
+        # from red, a turn by a sixth of a circle brings green, or blue, up to the red's value
+        turns.append((found[1] - found[2]) / 100 / 6)
+    assert -0.101 < min(turns) < -0.08 and 0.08 < max(turns) < 0.101
+
+
+def test_without_a_word_hue_follows_the_colour():
+    assert Augment(colour=0.2).hue == 0.05 and Augment(colour=9.0).hue == 0.5
+    assert Augment(colour=0.2, hue=0.0).hue == 0 and not Augment().active
+
+
+@pytest.mark.parametrize(
+    "settings", [{"flip": 1.0}, {"colour": 0.2}, {"hue": 0.1}, {"scale": (1.2, 1.3)}, {"long_side": (30, 30)}]
+)
 def test_each_setting_alone_is_active(settings):
     augment = Augment(**settings)
     assert augment.active

@@ -186,6 +186,7 @@ class Segment(_OneImage):
         colour: strength of the colour jitter; 0 for off.
         mean: channel means on the scale 0..1.
         std: channel standard deviations.
+        hue: largest turn of the hue as part of a circle; None for a quarter of `colour`.
     """
 
     needs_masks = True
@@ -198,8 +199,9 @@ class Segment(_OneImage):
         colour: float = 0.0,
         mean: Triple = IMAGENET_MEAN,
         std: Triple = IMAGENET_STD,
+        hue: float | None = None,
     ) -> None:
-        super().__init__(crop, Augment(scale=scale, flip=flip, colour=colour), mean, std)
+        super().__init__(crop, Augment(scale=scale, flip=flip, colour=colour, hue=hue), mean, std)
 
     def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
         """Make (3, S, S) image, (S, S) mask, (4,) box."""

@@ -69,6 +69,7 @@ def augmentation(augment: Augment) -> None:
     probability("recipe.flip", augment.flip)
     probability("recipe.vertical_flip", augment.vertical_flip)
     at_least("recipe.colour", augment.colour, 0)
+    _demand(0 <= augment.hue <= 0.5, "recipe.hue", augment.hue, "0 to 0.5, parts of a circle")
     at_least("recipe.rotate", augment.rotate, 0)
 
 

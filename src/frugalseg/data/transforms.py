@@ -27,8 +27,9 @@ class Augment:
         flip: probability of a horizontal flip.
         vertical_flip: probability of a vertical flip.
         fill: RGB, 0..255, of what a rotation uncovers; the mask gets 255 there.
-        colour: strength of the colour jitter: brightness, contrast and saturation times 1 - colour .. 1 + colour, hue
-            turned by up to a quarter of it; 0 for off.
+        colour: strength of the colour jitter: brightness, contrast and saturation times 1 - colour .. 1 + colour; 0 for
+            off.
+        hue: the hue is turned by up to this part of a circle to either side; None for a quarter of `colour`.
     """
 
     def __init__(
@@ -40,15 +41,19 @@ class Augment:
         rotate: float = 0.0,
         vertical_flip: float = 0.0,
         fill: Sequence[int] = (0, 0, 0),
+        hue: float | None = None,
     ) -> None:
         self.long_side, self.scale, self.flip, self.colour = long_side, scale, flip, colour
         self.rotate, self.vertical_flip, self.fill = rotate, vertical_flip, tuple(fill)
+        self.hue = min(0.5, colour / 4) if hue is None else hue
         self._compose: Any = None
 
     @property
     def active(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.long_side or self.scale or self.rotate or self.flip or self.vertical_flip or self.colour)
+        return bool(
+            self.long_side or self.scale or self.rotate or self.flip or self.vertical_flip or self.colour or self.hue
+        )
 
     def __call__(
         self, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None, rng: np.random.Generator
@@ -96,10 +101,9 @@ class Augment:
             steps.append(A.HorizontalFlip(p=self.flip))
         if self.vertical_flip:
             steps.append(A.VerticalFlip(p=self.vertical_flip))
-        if self.colour:
-            span = (max(0.0, 1 - self.colour), 1 + self.colour)
-            hue = min(0.5, self.colour / 4)
-            steps.append(A.ColorJitter(brightness=span, contrast=span, saturation=span, hue=(-hue, hue), p=1.0))
+        if self.colour or self.hue:
+            span, hue = (max(0.0, 1 - self.colour), 1 + self.colour), (-self.hue, self.hue)
+            steps.append(A.ColorJitter(brightness=span, contrast=span, saturation=span, hue=hue, p=1.0))
         return A.Compose(steps)
 
 
