@@ -87,7 +87,7 @@ def test_only_one_byte_per_pixel_is_taken(tmp_path, ids, found):
 def test_full_disk_leaves_nothing_half_written(trees, monkeypatch):
     root, sbd, _ = trees
 
-    def full(self, stream, format):  # noqa: A002
+    def full(self, stream, format, **options):  # noqa: A002
         stream.write(b"\x89PNG half of it")
         raise OSError(28, "No space left on device")
 
