@@ -42,15 +42,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     program = list(sys.argv)
     try:
-        for part in split_chain(words):
-            if args is None:
-                # Lightning starts the other ranks of this very command from sys.argv
-                sys.argv = [program[0], *part]
-            environment = dict(os.environ)
-            if code := _dispatch(part):
-                return code
-            _leave_process_group(environment)
-        return 0
+        return _run_chain(words, from_shell=args is None)
     except KeyboardInterrupt:
         return _stopped()
     except SystemExit as leaving:
@@ -82,6 +74,19 @@ MENDS = {
     errno.ENAMETOOLONG: "take a shorter name",
 }
 """What to do about an error of the operating system."""
+
+
+def _run_chain(words: Sequence[str], from_shell: bool) -> int:
+    """Run the commands that `+` joins until one fails."""
+    for part in split_chain(words):
+        if from_shell:
+            # Lightning starts the other ranks of this very command from sys.argv
+            sys.argv = [sys.argv[0], *part]
+        environment = dict(os.environ)
+        if code := _dispatch(part):
+            return code
+        _leave_process_group(environment)
+    return 0
 
 
 def _stopped() -> int:

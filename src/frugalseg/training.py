@@ -55,6 +55,7 @@ class LastCheckpoint(ModelCheckpoint):
         """Write it once the best checkpoint has been dealt with (callbacks run in order)."""
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not _is_dry(trainer):
+            # not the weights alone: what resuming needs too; without the word Lightning logs a line about it
             trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt", weights_only=False)
 
 

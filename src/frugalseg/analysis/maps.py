@@ -5,7 +5,7 @@ or `cam` (CTI, whose first row is not used: its background is a constant thresho
 """
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -112,9 +112,19 @@ def check_classes(path: Path, arrays: Arrays, num_classes: int) -> None:
         )
 
 
+def lacking(arrays: Collection[str], rule: str) -> list[str]:
+    """Maps that a rule, or one of `SWEEPS`, needs and a file does not hold.
+
+    Args:
+        arrays: of one file, or their names.
+        rule: of `ops.cam.RULES`, or a map's own name.
+    """
+    return [name for name in RULES.get(rule, (rule,)) if name not in arrays]
+
+
 def usable_rules(arrays: Arrays, rules: Iterable[str]) -> tuple[str, ...]:
     """Those of the rules whose maps are in the file."""
-    return tuple(rule for rule in rules if all(name in arrays for name in RULES[rule]))
+    return tuple(rule for rule in rules if not lacking(arrays, rule))
 
 
 def predictions(arrays: Arrays, rules: Iterable[str]) -> dict[str, Tensor]:

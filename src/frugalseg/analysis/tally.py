@@ -19,6 +19,7 @@ from frugalseg.analysis.maps import (
     check_classes,
     control_predictions,
     foreground_scores,
+    lacking,
     predictions,
     read_maps,
     scorable,
@@ -146,15 +147,11 @@ def _usable(sources: Sources, first: Sample) -> tuple[str, ...]:
     arrays = read_maps(path)
     rules = usable_rules(arrays, sources.rules)
     there = ", ".join(name for name in arrays if name != "keys") or "no map"
-    if lacking := [name for name in sources.sweeps if not _serves(arrays, name)]:
-        raise MapsError(f"{path}: cannot be swept for {lacking[0]}, it holds {there}; mend --sweep")
+    if unserved := [name for name in sources.sweeps if lacking(arrays, name)]:
+        raise MapsError(f"{path}: cannot be swept for {unserved[0]}, it holds {there}; mend --sweep")
     if not rules and not sources.sweeps:
         raise MapsError(f"{path}: serves none of the rules {', '.join(sources.rules)}, it holds {there}; set --sweep")
     return rules
-
-
-def _serves(arrays: Mapping[str, object], name: str) -> bool:
-    return all(needed in arrays for needed in RULES.get(name, (name,)))
 
 
 def _count_part(work: "_Work", samples: Sequence[Sample]) -> Tally:
@@ -215,7 +212,7 @@ class _Work:
         """Count rules, controls and sweeps of one file."""
         arrays = read_maps(path)
         wanted = (*self.sources.rules, *self.sources.sweeps)
-        served = {name for name in wanted if _serves(arrays, name)}
+        served = {name for name in wanted if not lacking(arrays, name)}
         if odd := served ^ {*self.rules, *self.sources.sweeps}:
             raise MapsError(
                 f"{path}: differs from {self.first}.npz in having maps for the rules {', '.join(sorted(odd))}; "

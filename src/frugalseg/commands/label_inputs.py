@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from frugalseg.analysis.maps import MAPS, Arrays, check_classes, foreground_scores, read_maps
+from frugalseg.analysis.maps import MAPS, Arrays, check_classes, foreground_scores, lacking, read_maps
 from frugalseg.data.base import Sample, first_five
 from frugalseg.errors import MapsError
 from frugalseg.ops.cam import RULES, combine
@@ -104,7 +104,7 @@ def foreground_of(path: Path, arrays: Arrays, rule: str) -> Tensor:
 
 
 def _require_rule(path: Path, arrays: Arrays, rule: str) -> None:
-    if missing := [name for name in RULES.get(rule, (rule,)) if name not in arrays]:
+    if missing := lacking(arrays, rule):
         held = ", ".join(name for name in MAPS if name in arrays) or "no map"
         raise MapsError(f"{path}: holds {held}, but the rule {rule} needs {missing[0]}; choose another rule")
 

@@ -5,17 +5,11 @@ import pytest
 
 from frugalseg.data.io import read_mask, write_mask
 from frugalseg.data.voc import index
-from frugalseg.miniature.voc import write_voc_world
 from frugalseg.ops.palette import voc_palette
 from tests.conftest import REPOSITORY
 
 EXPERIMENTS = REPOSITORY / "experiments"
 CLASSES = 13
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory):
-    return write_voc_world(tmp_path_factory.mktemp("world") / "VOC2012", images_train=12, images_val=4, seed=5)
 
 
 @pytest.fixture(scope="session")
