@@ -1,6 +1,8 @@
-"""The optimiser that the suite's papers share: SGD with a polynomial decay per step."""
+"""Optimisers and schedules of the suite's papers: SGD with a polynomial decay, AdamW with warm-up and cosine."""
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 from torch.optim import SGD, Optimizer
@@ -48,3 +50,45 @@ def poly_sgd(
         [{"params": parameters, "lr": lr} for parameters, lr in groups], momentum=momentum, weight_decay=weight_decay
     )
     return optimiser, LambdaLR(optimiser, lambda step: poly_factor(step, total_steps, power))
+
+
+def warmup_cosine(time: float, length: float, warmup: float, peak: float, start: float, end: float) -> float:
+    """Learning rate at a time: a linear rise from `start` to `peak`, then the cosine of the whole length to `end`.
+
+    The cosine is that of `time` 0: it does not begin at `peak` when the warm-up is over (timm's schedule with
+    `warmup_prefix` off; golden/cti/schedule).
+
+    Args:
+        time: epochs or steps since the beginning.
+        length: of the schedule, in the same unit; later times keep `end`.
+        warmup: duration of the rise; may be 0.
+        peak: rate of the cosine at its beginning.
+        start: rate at time 0 where there is a warm-up.
+        end: lowest rate.
+
+    Raises:
+        ValueError: the length is not positive.
+    """
+    if length <= 0:
+        raise ValueError(f"the length of a schedule must be positive, got {length}")
+    if time < warmup:
+        return start + time * (peak - start) / warmup
+    return end + (peak - end) * (1 + math.cos(math.pi * min(time / length, 1.0))) / 2
+
+
+def decayed_groups(
+    parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float, exempt: Iterable[str] = ()
+) -> list[dict[str, Any]]:
+    """Parameters that learn, in a group with weight decay and one without: biases, one-dimensional ones, exceptions.
+
+    Args:
+        parameters: (name, parameter).
+        weight_decay: of the first group.
+        exempt: names that are not decayed either.
+    """
+    named, spared = [(name, p) for name, p in parameters if p.requires_grad], set(exempt)
+    free = [p.ndim <= 1 or name.endswith(".bias") or name in spared for name, p in named]
+    return [
+        {"params": [p for (_, p), out in zip(named, free, strict=True) if not out], "weight_decay": weight_decay},
+        {"params": [p for (_, p), out in zip(named, free, strict=True) if out], "weight_decay": 0.0},
+    ]

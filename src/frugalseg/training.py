@@ -253,7 +253,8 @@ def _input_digests(config: Namespace) -> dict[str, str]:
     """Digests of the files that a stage starts from: checkpoint, weights, and the lists of the data."""
     init = config["model"].get("init_args") or {}
     data = config["data"].get("init_args") or {}
-    given = {"ckpt_path": config.get("ckpt_path"), "weights": init.get("weights"), "tags": data.get("tags")}
+    given = {"ckpt_path": config.get("ckpt_path"), "tags": data.get("tags")}
+    given |= {name: init.get(name) for name in ("weights", "stem_weights")}
     files = {name: Path(str(path)).expanduser() for name, path in given.items() if path}
     splits = [value for key, value in data.items() if key.endswith("_split")]
     pseudo = Path(str(data.get("pseudo_labels") or ""))

@@ -38,8 +38,7 @@ def load_backbone_weights(module: nn.Module, weights: str | None) -> int:
     if weights is None:
         log.info("weights: null - the backbone starts from random numbers")
         return 0
-    source = _read_file(Path(weights).expanduser()) if _names_file(weights) else _fetch(weights)
-    found = {_bare(name): tensor for name, tensor in source.items()}
+    found = read_weights(weights)
     wanted = {name: t for name, t in module.state_dict().items() if not name.endswith("num_batches_tracked")}
     matched = [n for n, t in wanted.items() if n in found and found[n].shape == t.shape]
     if len(matched) < len(wanted):
@@ -58,6 +57,19 @@ def load_backbone_weights(module: nn.Module, weights: str | None) -> int:
     if left := [name for name in found if name not in module.state_dict()]:
         log.info("weights: %d tensors are of no use here, first %s", len(left), left[0])
     return len(matched)
+
+
+def read_weights(weights: str) -> dict[str, Tensor]:
+    """Tensors by name, without the prefixes that wrappers put before the names.
+
+    Args:
+        weights: as of `load_backbone_weights`, but not None.
+
+    Raises:
+        WeightsError: the file is missing or unreadable, or timm cannot load that name.
+    """
+    source = _read_file(Path(weights).expanduser()) if _names_file(weights) else _fetch(weights)
+    return {_bare(name): tensor for name, tensor in source.items()}
 
 
 def _names_file(weights: str) -> bool:

@@ -26,6 +26,21 @@ def normalise(maps: Tensor, eps: float = EPS) -> Tensor:
     return maps / (maps.amax(dim=(-2, -1), keepdim=True) + eps)
 
 
+def min_max(maps: Tensor, eps: float = EPS) -> Tensor:
+    """Rectify every channel, take off its minimum and divide by its range (n(.) of cti.md section 3).
+
+    Args:
+        maps: (..., H, W).
+        eps: taken off too, and added to the range: a constant channel gives 0, the largest value is a little below 1.
+
+    Returns:
+        Same shape, 0..1. The gradient also flows through minimum and maximum.
+    """
+    maps = maps.relu()
+    low, high = maps.amin(dim=(-2, -1), keepdim=True), maps.amax(dim=(-2, -1), keepdim=True)
+    return (maps - low - eps).relu() / (high - low + eps)
+
+
 def background_score(foreground: Tensor) -> Tensor:
     """One minus the largest foreground score of each pixel, over ALL classes, absent ones too (sfc.md, trap 10).
 

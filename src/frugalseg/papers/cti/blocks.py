@@ -1,0 +1,119 @@
+"""Transformer blocks that keep what CTI's maps need of their attention, and nothing else (cti.md sections 3 and 15).
+
+A map needs sums over blocks of head-averaged attention: of the class rows, or of patches to patches. Samples of a batch
+differ in what they need, so they come in groups. Where a group needs nothing, attention is fused; where it needs class
+rows, only these are computed beside the fused output; only patch affinities need the whole matrix.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+
+class AttentionSums:
+    """Running sums of one group of samples.
+
+    Args:
+        size: samples in the group.
+        tokens: K class tokens in front of the patches.
+        rows_from: number of the first block whose class rows are added; None for no rows.
+        patches_from: number of the first block whose patch affinities are added; None for none.
+    """
+
+    def __init__(self, size: int, tokens: int, rows_from: int | None = None, patches_from: int | None = None) -> None:
+        self.size, self.tokens = size, tokens
+        self.rows_from, self.patches_from = rows_from, patches_from
+        self.rows: Tensor | None = None
+        """(size, K, P) class rows, patch columns."""
+        self.patches: Tensor | None = None
+        """(size, P, P) patch rows, patch columns."""
+
+    def wants_rows(self, index: int) -> bool:
+        """Whether block `index` counts in the class rows."""
+        return self.rows_from is not None and index >= self.rows_from
+
+    def wants_patches(self, index: int) -> bool:
+        """Whether block `index` counts in the patch affinities."""
+        return self.patches_from is not None and index >= self.patches_from
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, index: int) -> Tensor:
+        """Attention of block `index` for this group; adds to the sums.
+
+        Args:
+            q: (size, heads, K + P, d) queries.
+            k: keys of the same shape.
+            v: values of the same shape.
+            index: number of the block.
+
+        Returns:
+            (size, heads, K + P, d).
+        """
+        if self.wants_patches(index):
+            attention = _softmax(q, k)
+            mean = attention.mean(dim=1)
+            self.patches = _added(self.patches, mean[:, self.tokens :, self.tokens :])
+            if self.wants_rows(index):
+                self.rows = _added(self.rows, mean[:, : self.tokens, self.tokens :])
+            return attention.to(v.dtype) @ v
+        if self.wants_rows(index):
+            mean = _softmax(q[:, :, : self.tokens], k).mean(dim=1)
+            self.rows = _added(self.rows, mean[:, :, self.tokens :])
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+def _softmax(q: Tensor, k: Tensor) -> Tensor:
+    """Attention weights, at least in float32 whatever the trainer's precision is."""
+    logits: Tensor = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    return logits.softmax(dim=-1, dtype=wide)
+
+
+def _added(total: Tensor | None, part: Tensor) -> Tensor:
+    return part if total is None else total + part
+
+
+class TokenBlock(Block):
+    """timm's ViT block that can keep sums of its attention; parameters and names are timm's.
+
+    Args:
+        index: number of the block, from 0.
+        dim: D.
+        heads: attention heads.
+        mlp_ratio: hidden width of the MLP over D.
+        drop_path: rate at which a sample skips one of the two branches in training.
+    """
+
+    def __init__(self, index: int, dim: int, heads: int, mlp_ratio: float, drop_path: float) -> None:
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)
+        super().__init__(dim, heads, mlp_ratio, qkv_bias=True, drop_path=drop_path, norm_layer=norm)
+        self.index = index
+
+    attn: Any
+    mlp: Any
+
+    def forward(self, x: Tensor, groups: Sequence[AttentionSums] = ()) -> Tensor:  # type: ignore[override]
+        """Run the block.
+
+        Args:
+            x: (N, K + P, D).
+            groups: consecutive parts of the batch with what they need; none where nobody needs anything.
+
+        Returns:
+            (N, K + P, D).
+        """
+        if not any(group.wants_rows(self.index) or group.wants_patches(self.index) for group in groups):
+            plain: Tensor = super().forward(x)
+            return plain
+        samples, length, width = x.shape
+        qkv = self.attn.qkv(self.norm1(x)).reshape(samples, length, 3, self.attn.num_heads, -1)
+        parts = qkv.permute(2, 0, 3, 1, 4).split([group.size for group in groups], dim=1)
+        attended = [group.attend(q, k, v, self.index) for group, (q, k, v) in zip(groups, parts, strict=True)]
+        out = torch.cat(attended) if len(attended) > 1 else attended[0]
+        x = x + self.drop_path1(self.attn.proj(out.transpose(1, 2).reshape(samples, length, width)))
+        result: Tensor = x + self.drop_path2(self.mlp(self.norm2(x)))
+        return result
