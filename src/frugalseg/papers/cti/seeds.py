@@ -79,6 +79,8 @@ def unmirrored_sum(pair: Tensor, fitted: Fitted, size: tuple[int, int]) -> Tenso
     Returns:
         (k, H, W).
     """
+    if not pair.shape[1]:
+        return pair.new_zeros(0, *size)  # torch resizes no empty maps
     if fitted.filled is not None:
         height, width = fitted.filled
         pair = resize(pair, (fitted.images.shape[-2], fitted.images.shape[-1]))[..., :height, :width]
