@@ -31,6 +31,9 @@ class TagBatch(TypedDict):
     """(N, 4) int64, rows y0, x0, y1, x1 (end exclusive) of the pixels that come from the image."""
     mask: NotRequired[Tensor]
     """(N, H, W) int64, 0 background, 255 ignored; only when evaluating and where a mask exists."""
+    strong: NotRequired[Tensor]
+    """(N, 3, S, S) float32, normalised: a second, independent and strongly augmented view; only when training with
+    `Tags(views=2)`. `image` is then the first, weakly augmented one, and `box` its whole canvas."""
 
 
 class SegBatch(TypedDict):

@@ -12,6 +12,7 @@ SCALED = "Pillow and torchvision (antialiased bicubic resize, flip, pad, crop, T
 DINO = "Pillow and torchvision (crops, flip, jitter, grey, blur, solarise, ToTensor, Normalize)"
 COCO = "an index of COCO 2014's size (82,081 of 82,783 images, 600,000 annotations, generated)"
 SHOT = "Pillow and torchvision (resize, rotate, flips, pad, crop, ToTensor, Normalize)"
+PAIR = "Pillow, torchvision and timm's RandAugment (RandomResizedCrop, flip, ToTensor, Normalize)"
 PLAIN = "Pillow and torchvision (resize, ToTensor, Normalize, flip)"
 CRF = "dense CRF of a genuine 375x500 photo, 10 iterations, set-up included"
 STEP = "SFC step, ResNet-50, 21 classes, 2 fresh + 4 bank images of 256x256, two scales, clipping and SGD"
@@ -48,6 +49,10 @@ GROUPS = [
         "tests.benchmark.recipes:episodes_over_pil",
         Row("data.episodes_over_pil", f"images/s of 1-shot Episodes(size=256), training, over {SHOT}", better="higher"),
         Row("data.episodes_images_per_s", "images of training episodes per CPU second", "images/s", "higher"),
+    ),
+    Group(
+        "tests.benchmark.recipes:two_views_over_pil",
+        Row("data.two_views_over_pil", f"time of a training item of Tags(crop=224, views=2), CTI's, over {PAIR}"),
     ),
     Group(
         "tests.benchmark.recipes:multiscale_over_pil",

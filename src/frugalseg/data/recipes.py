@@ -5,7 +5,7 @@ Any benchmark takes any recipe that its labels allow.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,15 +22,14 @@ from frugalseg.data.io import read_image, read_mask
 from frugalseg.data.memory import batch_memory
 from frugalseg.data.normalise import IMAGENET_MEAN, IMAGENET_STD, Normaliser
 from frugalseg.data.transforms import Augment
+from frugalseg.data.two_views import weak_and_strong
 from frugalseg.errors import ConfigError, DatasetError
 
 Item = dict[str, Any]
 Batch = TagBatch | SegBatch | ScalesBatch | EpisodeBatch | ViewsBatch
 Triple = tuple[float, float, float]
-B = TypeVar("B", bound=Batch)
-
-
-Out = NDArray[np.float32] | None
+Out = Sequence[NDArray[np.float32]] | None
+"""(3, S, S) canvases for an item's pictures; None has them made."""
 
 
 class Recipe(ABC):
@@ -101,6 +100,9 @@ class _OneImage(Recipe):
         ConfigError: a setting that no image can have.
     """
 
+    pictures: tuple[str, ...] = ("image",)
+    """Keys of what is laid on canvases."""
+
     def __init__(self, crop: int | None, augment: Augment, mean: Triple, std: Triple) -> None:
         if crop is not None:
             settings.at_least("recipe.crop", crop, 1)
@@ -109,27 +111,32 @@ class _OneImage(Recipe):
 
     @abstractmethod
     def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
-        """As of every recipe; `out` is the canvas for the image, None makes one."""
+        """As of every recipe; `out` holds the canvases for `pictures`, None makes them."""
 
     def train_batch(self, samples: Sequence[Sample], num_classes: int, rngs: Sequence[np.random.Generator]) -> Batch:
-        """Make a training batch, each image straight onto its place in it."""
+        """Make a training batch, each picture straight onto its place in it."""
         if self.crop is None:
             return super().train_batch(samples, num_classes, rngs)
-        images = batch_memory((len(samples), 3, self.crop, self.crop))
-        made = zip(samples, rngs, images.numpy(), strict=True)
+        shape = len(samples), 3, self.crop, self.crop
+        memory = {key: batch_memory(shape) for key in self.pictures}
+        made = zip(samples, rngs, zip(*(pictures.numpy() for pictures in memory.values()), strict=True), strict=True)
         items = [self.train_item(sample, num_classes, rng, out) for sample, rng, out in made]
-        rest = default_collate([{key: value for key, value in item.items() if key != "image"} for item in items])
-        return cast(Batch, {"image": images, **rest})
+        rest = default_collate([{key: value for key, value in item.items() if key not in memory} for item in items])
+        return cast(Batch, {**memory, **rest})
 
-    def _picture(self, sample: Sample, image: NDArray[np.uint8], placement: Placement, out: Out = None) -> Item:
-        canvas = torch.from_numpy(self.normaliser.onto_canvas(image, placement, out))
-        return {"id": sample.id, "image": canvas, "box": torch.tensor(placement.box)}
+    def _item(self, sample: Sample, placement: Placement, out: Out, *pictures: NDArray[np.uint8]) -> Item:
+        item: Item = {"id": sample.id, "box": torch.tensor(placement.box)}
+        # when evaluating, there is one picture only
+        for key, picture, canvas in zip(self.pictures, pictures, out or (None, None), strict=False):
+            item[key] = torch.from_numpy(self.normaliser.onto_canvas(picture, placement, canvas))
+        return item
 
 
 class Tags(_OneImage):
     """Image with image-level labels: a `TagBatch`.
 
-    The defaults are SFC's published VOC recipe: a random crop, nothing else.
+    The defaults are SFC's published VOC recipe: a random crop, nothing else. CTI's is `crop=224, flip=0.5, views=2,
+    area=(0.3, 1.2)`.
 
     Args:
         crop: side of the training canvas; None takes the whole image (images of one size, or batch size 1).
@@ -138,6 +145,12 @@ class Tags(_OneImage):
         allow_empty: train also on images that show no class at all, such as 702 of COCO's 82,783.
         mean: channel means on the scale 0..1.
         std: channel standard deviations.
+        views: 2 adds `strong`, a second resized crop of its own box and flip, changed by `randaugment` or `colour`.
+        area: makes resized crops, of this part of the image's area, lo..hi, of which hi may exceed 1
+            (`resized_crop.crop_box`); None cuts the crop out of the image as it is.
+        aspect: width over height of resized crops before they are resized, lo..hi.
+        randaugment: RandAugment of the second view, as timm writes it; None for off.
+        colour: strength of the second view's jitter of brightness, contrast and saturation; 0 for off.
     """
 
     needs_tags = True
@@ -150,21 +163,32 @@ class Tags(_OneImage):
         allow_empty: bool = False,
         mean: Triple = IMAGENET_MEAN,
         std: Triple = IMAGENET_STD,
+        views: int = 1,
+        area: tuple[float, float] | None = None,
+        aspect: tuple[float, float] = (3 / 4, 4 / 3),
+        randaugment: str | None = "rand-m9-mstd0.5-inc1",
+        colour: float = 0.0,
     ) -> None:
         super().__init__(crop, Augment(long_side=long_side, flip=flip), mean, std)
-        self.allow_empty = allow_empty
+        self.views = weak_and_strong(views, crop, long_side, area, aspect, flip, randaugment, colour, mean)
+        self.allow_empty, self.pictures = allow_empty, ("image", "strong")[:views]
 
     def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
-        """Make (3, S, S) image, (C,) tags, (4,) box."""
-        image, _ = self.augment(read_image(sample.image), None, rng)
-        item = self._picture(sample, image, _place(image, self.crop, rng), out)
+        """Make (3, S, S) image, (C,) tags, (4,) box and, with two views, (3, S, S) strong."""
+        image = read_image(sample.image)
+        if self.views is not None:
+            views = self.views(image, rng)
+            item = self._item(sample, whole(_size(views[0])), out, *views)
+        else:
+            image, _ = self.augment(image, None, rng)
+            item = self._item(sample, _place(image, self.crop, rng), out, image)
         item["tags"] = tags_vector(sample, num_classes - 1)
         return item
 
     def evaluation_item(self, sample: Sample, num_classes: int) -> Item:
         """Make the whole image, its tags and, where there is one, its mask."""
         image = read_image(sample.image)
-        item = self._picture(sample, image, whole(_size(image)))
+        item = self._item(sample, whole(_size(image)), None, image)
         item["tags"] = tags_vector(sample, num_classes - 1)
         if sample.mask is not None:
             ids = read_mask(sample.mask, num_classes, _size(image), sample.image, sample.code)
@@ -208,7 +232,7 @@ class Segment(_OneImage):
         image = read_image(sample.image)
         image, mask = self.augment(image, self._mask(sample, num_classes, image), rng)
         placement = _place(image, self.crop, rng)
-        item = self._picture(sample, image, placement, out)
+        item = self._item(sample, placement, out, image)
         item["mask"] = torch.from_numpy(place_mask(cast(NDArray[np.uint8], mask), placement, IGNORE_INDEX))
         return item
 
@@ -216,7 +240,7 @@ class Segment(_OneImage):
         """Make the whole image and its mask; where there is none (prediction), every pixel is 255."""
         image = read_image(sample.image)
         placement = whole(_size(image))
-        item = self._picture(sample, image, placement)
+        item = self._item(sample, placement, None, image)
         item["mask"] = torch.from_numpy(place_mask(self._mask(sample, num_classes, image), placement, IGNORE_INDEX))
         return item
 

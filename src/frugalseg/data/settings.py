@@ -46,6 +46,15 @@ def span(name: str, value: Sequence[float] | None) -> None:
         _demand(right, name, value, "two numbers lo, hi with 0 < lo <= hi")
 
 
+def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Refuse what is not among `allowed`.
+
+    Raises:
+        ConfigError: names the key and the value.
+    """
+    _demand(value in allowed, name, value, " or ".join(map(str, allowed)))
+
+
 def colours(mean: Sequence[float], std: Sequence[float]) -> None:
     """Refuse means and standard deviations that no RGB image on the scale 0..1 has.
 
