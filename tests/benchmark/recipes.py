@@ -137,5 +137,5 @@ def two_views_over_pil(quick: bool) -> dict[str, Measured]:
                 torch.from_numpy(np.isin(np.arange(CLASSES - 1), sample.tags).astype(np.float32))
 
         times = interleave({"two_views": ours, "pil": pil}, 1 if quick else 5)
-    value = ratio(times, "two_views", "pil")
+    value = ratio(times, "pil", "two_views")
     return {"data.two_views_over_pil": Measured(value.value, note, value.extra)}

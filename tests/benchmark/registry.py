@@ -15,6 +15,7 @@ SHOT = "Pillow and torchvision (resize, rotate, flips, pad, crop, ToTensor, Norm
 PAIR = "Pillow, torchvision and timm's RandAugment (RandomResizedCrop, flip, ToTensor, Normalize)"
 PLAIN = "Pillow and torchvision (resize, ToTensor, Normalize, flip)"
 CRF = "dense CRF of a genuine 375x500 photo, 10 iterations, set-up included"
+CTI = "CTI step, DeiT-S, 20 classes, batch 2 of two views, all terms, clipping and AdamW,"
 STEP = "SFC step, ResNet-50, 21 classes, 2 fresh + 4 bank images of 256x256, two scales, clipping and SGD"
 
 GROUPS = [
@@ -52,7 +53,7 @@ GROUPS = [
     ),
     Group(
         "tests.benchmark.recipes:two_views_over_pil",
-        Row("data.two_views_over_pil", f"time of a training item of Tags(crop=224, views=2), CTI's, over {PAIR}"),
+        Row("data.two_views_over_pil", f"images/s of Tags(crop=224, views=2), CTI's, over {PAIR}", better="higher"),
     ),
     Group(
         "tests.benchmark.recipes:multiscale_over_pil",
@@ -107,6 +108,30 @@ GROUPS = [
     Group(
         "tests.benchmark.sfc:cam_over_bare",
         Row("sfc.cam_over_bare", "maps of a 375x500 image, 4 scales and flip, over bare forwards", bound=1.10),
+    ),
+    Group(
+        "tests.benchmark.cti:step_over_four",
+        Row("cti.step_over_four", f"{CTI} 224, over four plain passes of its blocks, forward and backward", bound=1.0),
+        Row("cti.step_over_naive", f"{CTI} 224, over the naive step of the tests"),
+    ),
+    Group(
+        "tests.benchmark.cti:step448_over_naive",
+        Row("cti.step448_over_naive", f"{CTI} 448, over the naive step of the tests", bound=0.72),
+    ),
+    Group(
+        "tests.benchmark.cti:step448_memory",
+        Row("cti.step448_memory", f"peak memory of {CTI} 448", "MB"),
+        Row("cti.step448_naive_memory", "peak memory of the naive step, 448", "MB"),
+    ),
+    Group(
+        "tests.benchmark.cti:seed_over_two",
+        Row("cti.seed_over_two", "seeds of a 375x500 image, with flip, over two plain forward passes", bound=1.2),
+    ),
+    Group(
+        "tests.benchmark.cti:gpu",
+        Row("cti.gpu_images_per_s", "CTI step on a GPU, bf16, batch 64, 224", "images/s", "higher"),
+        Row("cti.gpu_block_share", "time of the blocks alone in that step", "%", "higher"),
+        Row("cti.gpu_peak_memory", "peak memory of that step", "MB"),
     ),
     Group(
         "tests.benchmark.evaluate:sweep_over_single",
