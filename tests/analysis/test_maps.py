@@ -1,16 +1,18 @@
 """Scores of a folder of maps against loops, and what is said about folders that are wrong."""
 
+import re
 import zipfile
 
 import numpy as np
 import pytest
 import torch
 
-from frugalseg.analysis.maps import CONTROLS, control_predictions, foreground_scores, predictions, read_maps
+from frugalseg.analysis.maps import CONTROLS, TOKEN_MAPS, control_predictions, foreground_scores, predictions, read_maps
 from frugalseg.analysis.tally import Sources, count_split
 from frugalseg.data.base import Sample
 from frugalseg.errors import DatasetError, MapsError, MaskError
 from frugalseg.ops.cam import RULES
+from frugalseg.ops.thresholds import cumulate
 from tests.analysis.world import CLASSES, make_folder
 from tests.ops import oracles
 
@@ -163,6 +165,72 @@ def test_maps_of_cti_are_used_as_they_are(folder):
     folder.rewrite(image, keys=np.array([0, 2]), m0=None, mw=None, mp=None, cam=cam)
     scores = foreground_scores(read_maps(folder.maps / f"{image}.npz"), "cam")
     np.testing.assert_array_equal(scores, cam[1:].astype(np.float32))
+
+
+PARTS = ("r", "mt", "f", "q", "infused")
+"""What `save_parts` of CTI's prediction writes beside `cam`."""
+
+
+@pytest.fixture
+def tokens(tmp_path):
+    return make_folder(tmp_path, names=("cam", *PARTS))
+
+
+@pytest.mark.parametrize("name", ["cam", *PARTS])
+def test_every_map_of_cti_can_be_swept_against_loops(tokens, name):
+    """The first row, of the background token, takes no part; ties go to the background."""
+    thresholds = (0.0, 0.25, 0.5, 0.9)
+    counted = count_split(Sources(CLASSES, maps=tokens.maps, sweeps=(name,), thresholds=thresholds), tokens.samples)
+    assert set(counted.histograms) == {name} and set(counted.confusion) == set(CONTROLS)
+    matrices = cumulate(torch.as_tensor(counted.histograms[name])).numpy()
+    for threshold, matrix in zip(thresholds, matrices, strict=True):
+        expected = 0
+        for sample in (s for s in tokens.samples if s.mask is not None):
+            arrays = tokens.arrays[sample.id]
+            keys, maps = arrays["keys"], arrays[name].astype(np.float32)
+            guess = np.zeros(maps.shape[1:], np.int64)
+            for y, x in np.ndindex(*guess.shape):
+                best = np.float32(threshold)
+                for k in range(1, len(keys)):
+                    if maps[k, y, x] > best:
+                        best, guess[y, x] = maps[k, y, x], keys[k]
+            expected = expected + oracles.confusion(guess, tokens.masks[sample.id], CLASSES)
+        np.testing.assert_array_equal(matrix, expected)
+
+
+def test_each_name_has_maps_of_its_own(tokens):
+    sources = Sources(CLASSES, maps=tokens.maps, sweeps=("cam", *PARTS))
+    counted = count_split(sources, tokens.samples).histograms
+    assert set(counted) == set(TOKEN_MAPS) == {"cam", *PARTS}
+    assert len({histogram.tobytes() for histogram in counted.values()}) == 1 + len(PARTS)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_a_seed_map_are_checked_as_all_maps_are(tokens, name):
+    image, arrays = tokens.samples[0].id, tokens.arrays[tokens.samples[0].id]
+    values = arrays[name]
+    for wrong, told in (
+        (values[:-1], f"{name} has {len(values) - 1} channels for {len(values)} keys"),
+        (values[:, :-1], "its maps differ in size"),
+        (np.where(values == values.max(), np.nan, values), f"{name} holds values that are not finite"),
+        (values[0], f"{name} is float16 of shape {values[0].shape}"),
+    ):
+        tokens.rewrite(image, **{name: wrong})
+        with pytest.raises(MapsError, match=re.escape(told)):
+            read_maps(tokens.maps / f"{image}.npz")
+
+
+def test_a_part_that_some_images_lack_is_not_swept_over_the_rest(tokens):
+    tokens.rewrite(tokens.samples[2].id, q=None)
+    with pytest.raises(MapsError, match=rf"{tokens.samples[2].id}.npz: differs .* the rules q;"):
+        count_split(Sources(CLASSES, maps=tokens.maps, sweeps=("cam", "q")), tokens.samples)
+    assert count_split(Sources(CLASSES, maps=tokens.maps, sweeps=("cam", "r")), tokens.samples).histograms
+
+
+@pytest.mark.parametrize(("names", "told"), [(("cam", "r"), "--sweep cam"), (("f", "q"), "--sweep f")])
+def test_maps_that_serve_no_rule_name_the_sweep_that_they_serve(tmp_path, names, told):
+    folder = make_folder(tmp_path, names=names)
+    assert refused(folder).endswith(f"it holds {', '.join(names)}; set {told}")
 
 
 # ---------------------------------------------------------------------- what can be wrong

@@ -67,3 +67,15 @@ def test_print(tmp_path, capsys, monkeypatch, metrics):
     print_overview(tmp_path, "val", NAMES)
     printed = capsys.readouterr().out
     assert percent(metrics["val/miou"]) in printed and "zebra" in printed
+
+
+def test_false_positives_have_a_column_where_there_is_a_background():
+    counts = {name: np.random.default_rng(3).integers(1, 90, (3, 3)) + len(name) for name in ("cam_best", "tags")}
+    found = flat_scores(counts, "val", NAMES, background=True) | {"val/threshold_cam": 0.41}
+    header, *lines = rows_of(score_table("title", found, "val"))
+    assert header == ["", "mIoU", "background", "false positives", "pixels", "threshold"]
+    for line, name in zip(lines, ("cam_best", "tags"), strict=True):
+        assert line[0] == caption(name) and line[3] == percent(found[f"val/false_positive_{name}"])
+    assert [line[-1] for line in lines] == ["0.41", ""]
+    plain = {key: value for key, value in found.items() if "false_positive" not in key}
+    assert "false positives" not in rows_of(score_table("title", plain, "val"))[0]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from frugalseg.analysis.scores import flat_scores
+from frugalseg.analysis.scores import false_positives, flat_scores
 from tests.ops import oracles
 
 NAMES = ("background", "cat", "dog", "owl")
@@ -68,3 +68,22 @@ def test_boundary_scores_are_the_mean_over_classes_that_occur():
 def test_undecided_pixels_have_a_key_where_there_are_some():
     flat = flat_scores({}, "val", NAMES, ignored={"": np.array([0, 8]), "crf": np.array([2, 8])})
     assert flat == {"val/ignored_crf": 0.25}
+
+
+def test_false_positives_are_a_share_of_the_true_background():
+    rng = np.random.default_rng(1)
+    counts = {rule: rng.integers(0, 50, (4, 4)) for rule in ("", "cam_best", "tags")}
+    counts["tags"][0] = 0  # no background at all
+    flat = flat_scores(counts, "val", NAMES, background=True)
+    shares = {key: value for key, value in flat.items() if "false_positive" in key}
+    assert set(shares) == {"val/false_positive", "val/false_positive_cam_best"}
+    for rule, key in (("", "val/false_positive"), ("cam_best", "val/false_positive_cam_best")):
+        background = [int(n) for n in counts[rule][0]]
+        np.testing.assert_allclose(shares[key], sum(background[1:]) / sum(background), rtol=1e-15)
+        assert type(shares[key]) is float
+    assert flat_scores(counts, "val", NAMES) == {key: value for key, value in flat.items() if key not in shares}
+
+
+def test_all_and_none_of_the_background():
+    assert false_positives(np.array([[0, 3], [5, 7]])) == 1
+    assert false_positives(np.array([[3, 0], [5, 7]])) == 0

@@ -17,6 +17,7 @@ from frugalseg.analysis.tables import (
     names_of,
     splits_of,
     summary_table,
+    threshold_cell,
 )
 
 SEEDS = {
@@ -140,3 +141,66 @@ def test_what_is_compared_by_class():
     assert compared(["m0", "seed", "tags", "mw_best", "", "crf"]) == ["m0", "", "crf"]
     assert compared(["cam_best", "tags"]) == ["cam_best", "tags"]
     assert len(compared([f"x{number}" for number in range(20)])) == 8
+    assert compared(["m0", "mw_best", "tags", "cam_best", "r_best"]) == ["m0", "cam_best", "r_best"]
+    assert compared(["tags", "crf", "cam_best"]) == ["crf", "cam_best"]
+    assert compared(["tags", "mw_best"]) == ["tags", "mw_best"]
+
+
+def test_maps_of_cti_have_captions_and_come_before_the_controls():
+    shown = {"cam": "seed map", "r": "R head map", "mt": "mt class attention", "f": "F = R mt", "q": "Q = pa F"}
+    shown["infused"] = "R after infusion"
+    assert {name: caption(name) for name in shown} == shown
+    assert caption("q_best") == "Q = pa F, best threshold"
+    keys = [f"val/miou_{name}{end}" for name in sorted(shown) for end in ("_best", "_best_head")]
+    expected = [f"{name}_best" for name in shown]
+    assert names_of([*keys, "val/miou_tags", "val/miou_walk"], "val") == ["walk", *expected, "tags"]
+
+
+ABLATION = {
+    "cti-ablation-baseline": [(0.663, 0.871, 0.0921, 0.42), (0.671, 0.877, 0.0862, 0.44), (0.652, 0.869, 0.1013, 0.44)],
+    "cti-ablation-bg": [(0.692, 0.892, 0.0613, 0.395)],
+}
+"""Experiment -> (mIoU, background, false positives, best threshold) of each seed."""
+
+
+def ablation(keys=("miou_cam_best", "iou_cam_best/background", "false_positive_cam_best", "threshold_cam")):
+    """What `evaluate --sweep cam` ends in, controls apart."""
+    return {
+        name: aggregate(
+            {
+                seed: {f"train/{key}": value for key, value in zip(keys, row, strict=True)}
+                for seed, row in enumerate(seeds)
+            }
+        )
+        for name, seeds in ABLATION.items()
+    }
+
+
+def test_an_ablation_reads_as_one_row_per_experiment():
+    header, *lines = rows_of(summary_table(ablation(), "train"))
+    assert header == ["experiment", "map", "all", "background", "false positives", "threshold"]
+    (first, second) = lines
+    columns = list(zip(*ABLATION["cti-ablation-baseline"], strict=True))
+    assert first == [
+        "cti-ablation-baseline",
+        "seed map, best threshold",
+        *(f"{100 * statistics.mean(c):.1f} ±{100 * statistics.stdev(c):.1f}" for c in columns[:3]),
+        f"{statistics.mean(columns[3]):.3f} ±{statistics.stdev(columns[3]):.3f}",
+    ]
+    assert second[-1] == "0.395" and second[2:5] == [f"{100 * v:.1f}" for v in ABLATION["cti-ablation-bg"][0][:3]]
+
+
+def test_only_a_best_row_has_a_threshold():
+    metrics = {"val/miou_mw": 0.5, "val/miou_mw_best": 0.5625, "val/threshold_mw": 0.25, "val/false_positive_mw": 0.125}
+    rows = aggregate({0: metrics})
+    header, *lines = rows_of(summary_table({"sfc": rows}, "val"))
+    assert header[-2:] == ["false positives", "threshold"]
+    assert [line[-2:] for line in lines] == [["12.5", ""], ["-", "0.25"]]
+    assert threshold_cell(rows, "val", "mw") == "" and threshold_cell(rows, "train", "mw_best") == ""
+
+
+def test_columns_are_those_of_the_split_that_is_shown():
+    metrics = {"val/miou_mw": 0.5, "train/miou_mw": 0.5, "train/miou_mw_head": 0.5, "train/false_positive_mw": 0.5}
+    results = {"sfc": aggregate({0: metrics})}
+    assert rows_of(summary_table(results, "val"))[0] == ["experiment", "map", "all", "background"]
+    assert rows_of(summary_table(results, "train"))[0][-2:] == ["background", "false positives"]

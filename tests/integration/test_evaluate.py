@@ -10,6 +10,10 @@ import torch
 import yaml
 from PIL import Image
 
+from frugalseg.analysis.maps import read_maps
+from frugalseg.analysis.masks import label_panel
+from frugalseg.analysis.pictures import map_panel
+from frugalseg.analysis.token_pictures import THRESHOLD, stacked, token_panel
 from frugalseg.cli import main
 from frugalseg.commands.data_settings import build_data
 from frugalseg.data import ADE20K, COCO, Segment
@@ -126,6 +130,83 @@ def test_maps_of_cti_alone(scene, world, tmp_path):
     assert not any("/miou_m" in key for key in metrics) and not (tmp_path / "out/figures").exists()
 
 
+TOKENS = ("cam", "r", "mt", "f", "q", "infused")
+
+
+@pytest.fixture(scope="module")
+def tokens(scene, tmp_path_factory):
+    """Maps of CTI, from 0 to 1, with all that the seed map is made of; no threshold parts classes from background."""
+    folder = write_maps(tmp_path_factory.mktemp("tokens") / "maps", scene["samples"], scene["classes"], TOKENS)
+    rng = np.random.default_rng(1)
+    for path in folder.iterdir():
+        arrays = dict(np.load(path))
+        for name in TOKENS:
+            noisy = np.clip(arrays[name] - 0.7, 0, 1) + 0.6 * rng.random(arrays[name].shape)
+            arrays[name] = (noisy / noisy.max(axis=(1, 2), keepdims=True)).astype(np.float16)
+        np.savez(path, **arrays)
+    return folder
+
+
+def test_parts_of_ctis_seed_map_are_swept_drawn_and_shown(scene, tokens, world, tmp_path, capsys):
+    words = ("--maps", tokens, "--root", world, "--sweep", "cam,r,f,q", "--masks", f"crf={scene['crf']}")
+    metrics = evaluate(tmp_path / "out", *words, "--pictures", "2")
+    counts = np.load(tmp_path / "out/confusion.npz")
+    assert set(counts) == {"tags", "chance", "crf", *(f"{name}_best" for name in ("cam", "r", "f", "q"))}
+    for name in counts:
+        row = counts[name][0]
+        assert metrics[f"train/miou_{name}"] == mean_iou(counts[name])
+        assert metrics[f"train/false_positive_{name}"] == pytest.approx(row[1:].sum() / row.sum(), abs=1e-15)
+    assert 0 < metrics["train/false_positive_cam_best"] < metrics["train/false_positive_tags"] == 1
+    figures = {p.name for p in (tmp_path / "out/figures").iterdir()}
+    assert figures == {"classes.png", "thresholds.png", "confusion_cam_best.png", "confusion_crf.png"}
+    printed = capsys.readouterr().out
+    assert "false positives" in printed and "Q = pa F, best threshold" in printed
+    names, palette = class_table(world).names, voc_palette()
+    for sample in [s for s in scene["samples"] if s.mask is not None][:2]:
+        panel = token_panel(
+            sample, read_maps(tokens / f"{sample.id}.npz"), names, palette, metrics["train/threshold_cam"]
+        )
+        labels = label_panel(sample, {"crf": scene["crf"]}, names, palette)
+        found = np.asarray(Image.open(tmp_path / f"out/pictures/{sample.id}.png"))
+        np.testing.assert_array_equal(found, stacked([panel, labels]))
+
+
+def test_a_map_that_is_not_swept_is_shown_at_the_usual_threshold(scene, tokens, world, tmp_path):
+    evaluate(tmp_path / "out", "--maps", tokens, "--root", world, "--sweep", "q", "--pictures", "1", "--quiet")
+    assert "confusion_q_best.png" in {p.name for p in (tmp_path / "out/figures").iterdir()}
+    (path,) = (tmp_path / "out/pictures").iterdir()
+    sample = next(s for s in scene["samples"] if s.id == path.stem)
+    panel = token_panel(
+        sample, read_maps(tokens / f"{sample.id}.npz"), class_table(world).names, voc_palette(), THRESHOLD
+    )
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), panel)
+
+
+def test_panels_of_sfc_stand_beside_those_of_masks(scene, world, tmp_path):
+    words = ("--maps", scene["maps"], "--root", world, "--masks", f"crf={scene['crf']}", "--rules", "sum,m0")
+    metrics = evaluate(tmp_path / "out", *words, "--pictures", "1", "--quiet")
+    figures = {p.name for p in (tmp_path / "out/figures").iterdir()}
+    assert figures == {"classes.png", "confusion_sum.png", "confusion_crf.png"}
+    (path,) = (tmp_path / "out/pictures").iterdir()
+    sample, names, palette = (
+        next(s for s in scene["samples"] if s.id == path.stem),
+        class_table(world).names,
+        voc_palette(),
+    )
+    panels = [
+        map_panel(sample, scene["maps"], names, palette), label_panel(sample, {"crf": scene["crf"]}, names, palette)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), np.concatenate(panels, axis=1))
+    assert {f"train/false_positive_{name}" for name in ("m0", "sum", "tags", "crf")} <= set(metrics)
+
+
+def test_maps_of_cti_without_a_sweep_end_in_one_line(tokens, world, tmp_path, capsys):
+    assert main(["evaluate", "--out", str(tmp_path / "out"), "--maps", str(tokens), "--root", str(world)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("frugalseg: error: ")
+    assert line.endswith("it holds cam, r, mt, f, q, infused; set --sweep cam")
+
+
 def test_workers_change_nothing_and_new_masks_do(scene, world, tmp_path, capsys):
     labels = write_masks(tmp_path / "labels", scene["samples"], scene["classes"], 2)
     words = ("--masks", labels, "--root", world, "--no-figures", "--quiet")
@@ -167,6 +248,7 @@ def test_ade20k_by_a_file_its_masks_decoded_and_without_groups(tmp_path):
     words = ("--config", config, "--split", "val", "--masks", tmp_path / "labels", "--quiet")
     metrics = evaluate(tmp_path / "out", *words)
     assert metrics["val/miou"] == metrics["val/pixel_accuracy"] == metrics["val/boundary_iou"] == 1
+    assert not any("false_positive" in key for key in metrics)  # its class 0 is a class as any other
     assert json.loads((tmp_path / "out/groups.json").read_text()) == {}
     write_mask(tmp_path / f"labels/{samples[0].id}.png", np.full(ids.shape, 255, np.uint8), voc_palette())
     assert main(["evaluate", "--out", str(tmp_path / "b"), *map(str, words)]) == 2
@@ -192,6 +274,7 @@ def test_the_recipe_is_left_to_the_verb_only_where_none_is_given(world):
         (["--masks", "a", "--masks", "=b"], "a and b both have the name ''"),
         (["--masks", "crf="], "names no folder"),
         (["--masks", "mw=a"], "another score has it"),
+        (["--masks", "infused=a"], "another score has it"),
         (["--masks", "crf_head=a"], "another score has it"),
         (["--masks", "c-r-f=a"], "odd signs"),
         (["--masks", "none/x=1/labels"], "none/x=1/labels: no such folder"),

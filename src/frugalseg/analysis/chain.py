@@ -1,4 +1,7 @@
-"""The whole weakly supervised chain in one table: the score of every intermediate, from maps to segmenter."""
+"""The whole weakly supervised chain in one table: the score of every intermediate, from maps to segmenter.
+
+SFC and CTI have links of their own, since their maps and labels differ; the scores themselves say whose chain it is.
+"""
 
 from typing import NamedTuple
 
@@ -16,6 +19,10 @@ class Link(NamedTuple):
     key: str
 
 
+SEGMENTER = (
+    Link("segmentation network", "score-segment", "miou"),
+    Link("segmentation network + CRF", "score-segment", "miou_crf"),
+)
 LINKS = (
     Link("M0 classifier", "score", "miou_m0"),
     Link("M_W refined", "score", "miou_mw"),
@@ -27,12 +34,26 @@ LINKS = (
     Link("M_W + 0.3 M_P", "score", "miou_walk"),
     Link("refined: M_W + 0.3 M_P, random walk by the plain rule", "score-labels", "miou_refined"),
     Link("pseudo label: M_W + 0.3 M_P, SFC's two walks", "score-labels", "miou_pseudo"),
-    Link("segmentation network", "score-segment", "miou"),
-    Link("segmentation network + CRF", "score-segment", "miou_crf"),
+    *SEGMENTER,
 )
-"""In the order of the chain, what a refinement starts from before it; keys as in design.md section 7. Some links share
-a key but not a stage."""
+"""SFC's, in the order of the chain, what a refinement starts from before it; keys as in design.md section 7. Some links
+share a key but not a stage."""
+TOKEN_LINKS = (
+    Link("seed map, best threshold", "score", "miou_cam_best"),
+    Link("seed map at a constant threshold, CRF", "score-labels", "miou_crf"),
+    Link("seed labels: two thresholds, CRF, unknown as background", "score-labels", "miou_seed_labels"),
+    Link("refined: seed map, random walk", "score-labels", "miou_refined"),
+    *SEGMENTER,
+)
+"""CTI's."""
 SPLITS = ("train", "val")
+
+
+def links_of(stages: dict[str, Aggregate]) -> tuple[Link, ...]:
+    """CTI's links where its seed map has been scored, else SFC's."""
+    seed = TOKEN_LINKS[0]
+    swept = any(f"{split}/{seed.key}" in stages.get(f"{seed.stage}-{split}", {}) for split in SPLITS)
+    return TOKEN_LINKS if swept else LINKS
 
 
 def chain_rows(stages: dict[str, Aggregate]) -> list[tuple[str, dict[str, Aggregate]]]:
@@ -45,7 +66,7 @@ def chain_rows(stages: dict[str, Aggregate]) -> list[tuple[str, dict[str, Aggreg
         (label, split -> {"value": row of the aggregate}) of every link with a score on any split.
     """
     found = []
-    for link, variant in ((each, name) for each in LINKS for name in _variants(each, stages)):
+    for link, variant in ((each, name) for each in links_of(stages) for name in _variants(each, stages)):
         scores = {
             split: {"value": rows[f"{split}/{link.key}"]}
             for split in SPLITS

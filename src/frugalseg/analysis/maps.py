@@ -1,7 +1,16 @@
 """Folders of class maps: reading one file, and the labels that it stands for.
 
-A file `<id>.npz` holds `keys` (k,) class ids, 0 first, maps (k, H, W) under `m0`, `mw`, `mp` (SFC, sfc.md section 6)
-or `cam` (CTI, whose first row is not used: its background is a constant threshold), and perhaps `logits` (C, h, w).
+A file `<id>.npz` holds `keys` (k,) class ids, 0 first, and maps (k, H, W): `m0`, `mw`, `mp` of SFC (sfc.md section 6),
+or `cam` of CTI (cti.md section 6), and perhaps `logits` (C, h, w). CTI's background is a constant threshold. The first
+row of its maps is that of the background token, for pictures alone; the others run from 0 to 1 in each class.
+
+Where they were asked for, CTI's file also holds what its seed map is made of (cti.md section 3), in the same form:
+
+- `r`: R, the map of the patch head;
+- `mt`: attention from class tokens to patches;
+- `f`: F = R * mt;
+- `q`: Q = pa F, with the attention pa among patches;
+- `infused`: R again, with the class memory's prototypes infused into the class tokens (section 4.4).
 """
 
 import zlib
@@ -17,8 +26,10 @@ from frugalseg.data.base import Sample, first_five
 from frugalseg.errors import MapsError
 from frugalseg.ops.cam import RULES, combine, labels_from_maps
 
-MAPS = ("m0", "mw", "mp", "cam")
-SWEEPS = (*RULES, "cam")
+TOKEN_MAPS = ("cam", "r", "mt", "f", "q", "infused")
+"""CTI's, which have no background of their own."""
+MAPS = ("m0", "mw", "mp", *TOKEN_MAPS)
+SWEEPS = (*RULES, *TOKEN_MAPS)
 """Maps, and sums of maps, whose background can be a constant threshold."""
 CONTROLS = ("tags", "chance")
 """Predictions that know nothing of the image: `tags` paints one of the image's tags over all of it, `chance` draws
@@ -129,15 +140,16 @@ def usable_rules(arrays: Arrays, rules: Iterable[str]) -> tuple[str, ...]:
 
 def predictions(arrays: Arrays, rules: Iterable[str]) -> dict[str, Tensor]:
     """Labels (H, W) int64 of each rule; rules whose maps are not in the file are left out."""
-    keys, maps = torch.as_tensor(arrays["keys"].astype(np.int64)), _tensors(arrays, MAPS)
-    return {rule: labels_from_maps(combine(maps, rule), keys) for rule in usable_rules(arrays, rules)}
+    usable, keys = usable_rules(arrays, rules), torch.as_tensor(arrays["keys"].astype(np.int64))
+    maps = _tensors(arrays, {name for rule in usable for name in RULES[rule]})
+    return {rule: labels_from_maps(combine(maps, rule), keys) for rule in usable}
 
 
 def foreground_scores(arrays: Arrays, name: str) -> Tensor:
     """Foreground maps that a constant background threshold in 0..1 can be laid over.
 
     SFC's maps are shaped for a background channel of their own (foreground x 2, sfc.md section 6): each is divided by
-    its maximum, which undoes the factor. CTI's `cam` is normalised by class already and is used as it is.
+    its maximum, which undoes the factor. `TOKEN_MAPS` are normalised by class already and are used as they are.
 
     Args:
         arrays: of one file.

@@ -15,8 +15,8 @@ def score_table(title: str, metrics: Mapping[str, float], split: str) -> Table:
     """One line per rule and folder of masks, in percent; the threshold as it is."""
     names = names_of(metrics, split)
     columns = {"mIoU": "miou{}", **{group: f"miou{{}}_{group}" for group in GROUPS}}
-    columns |= {"background": "iou{}/background", "pixels": "pixel_accuracy{}", "boundary": "boundary_iou{}"}
-    columns |= {"undecided": "ignored{}"}
+    columns |= {"background": "iou{}/background", "false positives": "false_positive{}"}
+    columns |= {"pixels": "pixel_accuracy{}", "boundary": "boundary_iou{}", "undecided": "ignored{}"}
     keys = {name: [f"{split}/{form.format(ending(name))}" for form in columns.values()] for name in names}
     shown = [any(row[place] in metrics for row in keys.values()) for place in range(len(columns))]
     swept = any(name.endswith(BEST) for name in names)

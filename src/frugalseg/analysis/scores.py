@@ -18,6 +18,7 @@ def flat_scores(
     groups: dict[str, NDArray[np.int64]] | None = None,
     boundary: Counts | None = None,
     ignored: Counts | None = None,
+    background: bool = False,
 ) -> dict[str, float]:
     """Scores by flat key.
 
@@ -28,10 +29,12 @@ def flat_scores(
         groups: group name -> class ids.
         boundary: rule or name -> (3, K) pixels of boundary regions.
         ignored: name of masks -> (2,) undecided pixels and all pixels.
+        background: whether class 0 is the background, whose false positives are wanted too.
 
     Returns:
         `<split>/miou_<rule>`, `<split>/miou_<rule>_<group>`, `<split>/iou_<rule>/<class>`,
-        `<split>/pixel_accuracy_<rule>`, `<split>/boundary_iou_<rule>` and, where there are undecided pixels,
+        `<split>/pixel_accuracy_<rule>`, `<split>/boundary_iou_<rule>`, with a background
+        `<split>/false_positive_<rule>` (see `false_positives`) and, where there are undecided pixels,
         `<split>/ignored_<name>`, as fractions; classes that do not occur have no key.
     """
     flat: dict[str, float] = {}
@@ -43,6 +46,8 @@ def flat_scores(
         scores = zip(class_names, iou(matrix).tolist(), strict=True)
         flat |= {f"{split}/iou{end}/{name}": score for name, score in scores}
         flat[f"{split}/pixel_accuracy{end}"] = pixel_accuracy(matrix)
+        if background:
+            flat[f"{split}/false_positive{end}"] = false_positives(matrix)
     for rule, pixels in (boundary or {}).items():
         found = boundary_iou(pixels)
         found = found[~np.isnan(found)]
@@ -50,6 +55,19 @@ def flat_scores(
     for name, (undecided, pixels) in (ignored or {}).items():
         flat[f"{split}/ignored{ending(name)}"] = undecided / pixels if undecided else float("nan")
     return {key: float(value) for key, value in flat.items() if not np.isnan(value)}
+
+
+def false_positives(confusion: NDArray[np.integer]) -> float:
+    """Share of true background that is predicted as some class: where maps spill over, which a mean IoU does not say.
+
+    Args:
+        confusion: (K, K) counts, row = true class, background first.
+
+    Returns:
+        A fraction; NaN where no pixel is background.
+    """
+    total = int(confusion[0].sum())
+    return float((total - confusion[0, 0]) / total) if total else float("nan")
 
 
 def ending(name: str) -> str:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from frugalseg.analysis.groups import GROUPS
-from frugalseg.analysis.maps import CONTROLS
+from frugalseg.analysis.maps import CONTROLS, TOKEN_MAPS
 from frugalseg.analysis.scores import ending
 from frugalseg.analysis.seeds import Aggregate
 
@@ -17,6 +17,12 @@ LABELS = {
     "sum": "M_W + M_P",
     "seed": "M_W + 0.7 M_P",
     "walk": "M_W + 0.3 M_P",
+    "cam": "seed map",
+    "r": "R head map",
+    "mt": "mt class attention",
+    "f": "F = R mt",
+    "q": "Q = pa F",
+    "infused": "R after infusion",
     "tags": "tags painted",
     "chance": "chance",
     "": "segmentation",
@@ -42,10 +48,26 @@ def cell(rows: Aggregate, key: str, factor: float = 100.0) -> str:
     return f"{row['mean'] * factor:.1f}{spread}"
 
 
+def threshold_cell(rows: Aggregate, split: str, name: str) -> str:
+    """Mean best threshold, with its standard deviation over several seeds; empty for what is not swept."""
+    row = rows.get(f"{split}/threshold_{name.removesuffix(BEST)}") if name.endswith(BEST) else None
+    if row is None:
+        return ""
+    return f"{round(row['mean'], 3):g}" + (f" ±{round(row['std'], 3):g}" if row["n"] > 1 else "")
+
+
+def only_swept(name: str) -> bool:
+    """Whether a name is the best of a map that has no other score, since it has no background of its own."""
+    return name.endswith(BEST) and name.removesuffix(BEST) in TOKEN_MAPS
+
+
 def compared(names: Sequence[str], count: int = 8) -> list[str]:
-    """The first `count` of those that are compared class by class: main rules and masks, else whatever there is."""
-    main = [name for name in names if name not in SIDE_RULES and not name.endswith(BEST)]
-    return (main or list(names))[:count]
+    """The first `count` of those that are compared class by class.
+
+    These are the main rules, masks, and maps that can only be swept; where there is no rule and no mask, all names.
+    """
+    main = [name for name in names if name not in SIDE_RULES and (only_swept(name) or not name.endswith(BEST))]
+    return (list(names) if all(map(only_swept, main)) else main)[:count]
 
 
 def splits_of(rows: Aggregate) -> list[str]:
@@ -70,19 +92,36 @@ def names_of(keys: Iterable[str], split: str) -> list[str]:
 
 
 def summary_table(results: dict[str, Aggregate], split: str) -> Table:
-    """Mean IoU of every rule, overall and by class frequency, for several experiments below one another."""
+    """Mean IoU of every rule, overall and by class frequency, for several experiments below one another.
+
+    Groups, false positives and best thresholds have columns where any of the experiments has them.
+    """
+    names = {name: names_of(rows, split) for name, rows in results.items()}
+    swept = any(rule.endswith(BEST) for found in names.values() for rule in found)
+    columns = _columns({key for rows in results.values() for key in rows}, split)
     table = Table(title=f"mIoU in % on {split}")
     for column in ("experiment", "map"):
         table.add_column(column)
-    for column in ("all", *GROUPS, "background"):
+    for column in (*columns, *["threshold"] * swept):
         table.add_column(column, justify="right")
     for name, rows in results.items():
-        for position, rule in enumerate(names_of(rows, split)):
-            cells = [cell(rows, f"{split}/miou{ending(rule)}{ending(group)}") for group in ("", *GROUPS)]
-            background = cell(rows, f"{split}/iou{ending(rule)}/background")
-            table.add_row(name if position == 0 else "", caption(rule), *cells, background)
+        for position, rule in enumerate(names[name]):
+            cells = [cell(rows, f"{split}/{form.format(ending(rule))}") for form in columns.values()]
+            cells += [threshold_cell(rows, split, rule)] * swept
+            table.add_row(name if position == 0 else "", caption(rule), *cells)
         table.add_section()
     return table
+
+
+def _columns(keys: Iterable[str], split: str) -> dict[str, str]:
+    """Headings of a summary, and the form of their keys: `{}` stands for a rule's ending."""
+    mine = [key for key in keys if key.startswith((f"{split}/miou", f"{split}/false_positive"))]
+    grouped = any(key.endswith(tuple(map(ending, GROUPS))) for key in mine)
+    columns = {"all": "miou{}"} | ({group: f"miou{{}}_{group}" for group in GROUPS} if grouped else {})
+    columns["background"] = "iou{}/background"
+    if any("/false_positive" in key for key in mine):
+        columns["false positives"] = "false_positive{}"
+    return columns
 
 
 def class_table(name: str, rows: Aggregate, split: str) -> Table:
@@ -120,4 +159,4 @@ def logit_table(results: dict[str, Aggregate], split: str) -> Table | None:
 def terminal() -> Console:
     """A console that is wide enough for our tables where the output is not a terminal."""
     console = Console()
-    return console if console.is_terminal else Console(width=130)
+    return console if console.is_terminal else Console(width=160)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from frugalseg.analysis.maps import (
+    TOKEN_MAPS,
     check_classes,
     control_predictions,
     foreground_scores,
@@ -150,7 +151,10 @@ def _usable(sources: Sources, first: Sample) -> tuple[str, ...]:
     if unserved := [name for name in sources.sweeps if lacking(arrays, name)]:
         raise MapsError(f"{path}: cannot be swept for {unserved[0]}, it holds {there}; mend --sweep")
     if not rules and not sources.sweeps:
-        raise MapsError(f"{path}: serves none of the rules {', '.join(sources.rules)}, it holds {there}; set --sweep")
+        able = next((f" {name}" for name in TOKEN_MAPS if name in arrays), "")
+        raise MapsError(
+            f"{path}: serves none of the rules {', '.join(sources.rules)}, it holds {there}; set --sweep{able}"
+        )
     return rules
 
 

@@ -6,7 +6,9 @@ do not depend on --workers.
 
 --maps: rules weigh SFC's maps as its scripts do (ops/cam.py). --sweep lays a constant background
 under the foreground maps instead and tries every threshold in one pass. SFC's foreground maps are
-stored times two, so each is divided by its maximum first; a map named `cam` (CTI) is used as it is.
+stored times two, so each is divided by its maximum first. CTI's maps (`cam`, the seed; `r`, `mt`,
+`f`, `q` and `infused`, what it is made of) are used as they are, and --sweep alone scores them.
+`false positives` is the share of true background that is predicted as some class.
 
 --masks: 255 ("undecided") counts as background, as in the papers; `ignored` is its share.
 """
@@ -21,17 +23,19 @@ from numpy.typing import NDArray
 
 from frugalseg.analysis.figures import draw_classes, draw_confusion, draw_thresholds
 from frugalseg.analysis.groups import frequency_groups
+from frugalseg.analysis.maps import read_maps
 from frugalseg.analysis.masks import label_panel
 from frugalseg.analysis.overview import print_overview
 from frugalseg.analysis.parts import shared_part_logits
-from frugalseg.analysis.pictures import map_panel, save_png
+from frugalseg.analysis.pictures import Picture, map_panel, save_png
 from frugalseg.analysis.scores import flat_scores
 from frugalseg.analysis.sweep import Curve, curves_csv, read_curve
 from frugalseg.analysis.tables import BEST, caption, compared
 from frugalseg.analysis.tally import Counts, Tally, count_split
+from frugalseg.analysis.token_pictures import THRESHOLD, rows_in, stacked, token_panel
 from frugalseg.commands.evaluate_options import UNNAMED, Task, read_task
 from frugalseg.commands.progress import counter
-from frugalseg.data.base import count_tags, first_five
+from frugalseg.data.base import Sample, count_tags, first_five
 from frugalseg.errors import DatasetError
 from frugalseg.ops.confusion import iou
 from frugalseg.run import RunFolder, write_arrays, write_json, write_text
@@ -68,7 +72,8 @@ def _score(task: Task, out: Path) -> dict[str, float]:
     print(f"scored {scored} images in {seconds:.1f} s, {1000 * seconds / scored:.0f} ms an image", file=sys.stderr)
     curves = _curves(tally, task.sources.thresholds)
     tally.confusion |= {name + BEST: curve.confusion for name, curve in curves.items()}
-    metrics = flat_scores(tally.confusion, split, names, groups, tally.boundary, tally.ignored)
+    background = task.data.classes.background
+    metrics = flat_scores(tally.confusion, split, names, groups, tally.boundary, tally.ignored, background)
     metrics |= {f"{split}/threshold_{name}": float(c.thresholds[c.best]) for name, c in curves.items()}
     if task.options.parts and task.sources.maps is not None:
         parts = shared_part_logits(task.sources.maps, task.data.root, task.samples, len(names))
@@ -80,7 +85,7 @@ def _score(task: Task, out: Path) -> dict[str, float]:
         write_text(out / "sweep.csv", curves_csv(curves))
     if not task.options.no_figures:
         _draw(task, tally, curves, groups, out / "figures")
-    _draw_pictures(task, out / "pictures")
+    _draw_pictures(task, curves, out / "pictures")
     return metrics
 
 
@@ -114,19 +119,32 @@ def _draw(task: Task, tally: Tally, curves: Mapping[str, Curve], groups: Groups,
     scores = {caption(name): iou(tally.confusion[name]) for name in main}
     draw_classes(folder / "classes.png", scores, names, groups, f"IoU by class on {split}")
     maps = [name for name in main if name not in task.sources.masks]
-    chosen = ["sum"] if "sum" in maps else maps[-1:]
+    chosen = [name for name in ("sum", "cam" + BEST) if name in maps][:1] or maps[-1:]
     for name in [*chosen, *task.sources.masks]:
         title = f"{caption(name)}: confusion on {split}"
         draw_confusion(folder / f"confusion_{name or UNNAMED}.png", tally.confusion[name], names, title)
 
 
-def _draw_pictures(task: Task, folder: Path) -> None:
+def _draw_pictures(task: Task, curves: Mapping[str, Curve], folder: Path) -> None:
     """Maps and masks of the first images."""
-    names, palette = task.data.class_names, task.data.palette
+    best = {name: float(curve.thresholds[curve.best]) for name, curve in curves.items()}
     for sample in [s for s in task.samples if s.mask is not None][: task.options.pictures]:
-        panels = []
-        if task.sources.maps is not None:
-            panels.append(map_panel(sample, task.sources.maps, names, palette))
-        if task.sources.masks:
-            panels.append(label_panel(sample, task.sources.masks, names, palette))
-        save_png(folder / f"{sample.id}.png", np.concatenate(panels, axis=1))
+        save_png(folder / f"{sample.id}.png", _picture(task, sample, best))
+
+
+def _picture(task: Task, sample: Sample, best: Mapping[str, float]) -> Picture:
+    """SFC's maps and the masks side by side; CTI's maps, which are many rows, above the masks.
+
+    Args:
+        task: the command.
+        sample: with a mask.
+        best: swept map -> best threshold.
+    """
+    maps, masks, names, palette = task.sources.maps, task.sources.masks, task.data.class_names, task.data.palette
+    labels = [label_panel(sample, masks, names, palette)] if masks else []
+    if maps is None:
+        return labels[0]
+    if rows := rows_in(arrays := read_maps(maps / f"{sample.id}.npz")):
+        threshold = best.get(rows[0], THRESHOLD)
+        return stacked([token_panel(sample, arrays, names, palette, threshold), *labels])
+    return np.concatenate([map_panel(sample, maps, names, palette), *labels], axis=1)

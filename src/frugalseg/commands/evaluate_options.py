@@ -172,7 +172,7 @@ def _masks(words: list[str]) -> dict[str, Path]:
             name, folder = "", word
         if not folder:
             raise ConfigError(f"--masks {word}: names no folder; write NAME=DIR")
-        taken = name in (*RULES, *CONTROLS, *GROUPS, UNNAMED) or name.endswith((BEST, *(f"_{g}" for g in GROUPS)))
+        taken = name in (*SWEEPS, *CONTROLS, *GROUPS, UNNAMED) or name.endswith((BEST, *(f"_{g}" for g in GROUPS)))
         if taken or not re.fullmatch(r"\w*", name):
             raise ConfigError(
                 f"--masks {word}: {name} cannot be a name, {'another score has it' if taken else 'it has odd signs'};"

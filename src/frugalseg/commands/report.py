@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from frugalseg.analysis.chain import chain_table, is_chain
-from frugalseg.analysis.markdown import write_into
+from frugalseg.analysis.markdown import MARKER, write_into
 from frugalseg.analysis.seeds import write_aggregates
 from frugalseg.analysis.tables import class_table, logit_table, splits_of, summary_table, terminal
 
@@ -15,6 +15,9 @@ def run(argv: list[str]) -> int:
     parser.add_argument("experiments", nargs="+", type=Path, help="folders runs/<experiment>[-<name>]")
     parser.add_argument("--classes", action="store_true", help="also print every class")
     parser.add_argument("--into", type=Path, help="also put the tables between the markers of this markdown page")
+    parser.add_argument(
+        "--marker", default=MARKER, metavar="NAME", help=f"of --into: name in the markers; default: {MARKER}"
+    )
     options = parser.parse_args(argv)
     console = terminal()
     results = {folder.name: write_aggregates(folder) for folder in options.experiments}
@@ -31,7 +34,7 @@ def run(argv: list[str]) -> int:
         if is_chain(stages):
             console.print(chain_table(name, stages))
     if options.into is not None:
-        write_into(options.into, results)
+        write_into(options.into, results, options.marker)
     console.print(
         "aggregates: " + ", ".join(str(folder / "aggregate") for folder in options.experiments), highlight=False
     )
