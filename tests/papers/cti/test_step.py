@@ -129,7 +129,7 @@ def test_paired_images_need_no_memory():
 
 @pytest.mark.parametrize("rule", ["background", "skip"])
 def test_images_without_tags(rule):
-    """`background` pushes the background map to 1 everywhere, `skip` leaves such an image out of L_bg alone."""
+    """`background` pushes the background map to 1 everywhere, `skip` lets such an image contribute nothing."""
     torch.manual_seed(0)
     maps, rows = torch.rand(2, CLASSES + 1, 3, 3), torch.rand(2, CLASSES + 1, 3, 3)
     patches, tags = torch.rand(2, 9, 9), torch.tensor([[1.0, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
@@ -137,7 +137,7 @@ def test_images_without_tags(rule):
     each = [
         losses.background_loss(maps[i : i + 1], rows[i : i + 1], patches[i : i + 1], tags[i : i + 1]) for i in (0, 1)
     ]
-    expected = each[0] if rule == "skip" else (each[0] + each[1]) / 2
+    expected = (each[0] + (0 if rule == "skip" else each[1])) / 2
     torch.testing.assert_close(whole, expected)
     background = min_max((patches[1] @ (rows[1, 0] * maps[1, 0]).flatten()).view(3, 3))
     torch.testing.assert_close(each[1], (1 - background).mean())

@@ -36,10 +36,8 @@ def background_loss(
         patches: (B, P, P) pa of P1.
         tags: (B, C) 0/1.
         detach_foreground: no gradient to R of the classes (the authors' COCO branch); attention still gets one.
-        skip_unlabelled: leave images without tags out of the mean.
-
-    Returns:
-        A scalar; 0 where every image is left out.
+        skip_unlabelled: images without tags contribute 0. They stay in the mean's count, so that the mean over ranks is
+            that of the whole batch.
     """
     classes = maps[:, 1:].detach() if detach_foreground else maps[:, 1:]
     # max, not amax: where several are equal the gradient goes to one of them, as the authors' does
@@ -47,10 +45,9 @@ def background_loss(
     both = torch.stack([foreground, rows[:, 0] * maps[:, 0]], dim=1)
     spread = min_max(refine(patches, both))
     distance = (1 - spread[:, 0] - spread[:, 1]).abs().mean(dim=(1, 2))
-    if not skip_unlabelled:
-        return distance.mean()
-    labelled = tags.gt(0).any(dim=1)
-    return torch.where(labelled, distance, 0).sum() / labelled.sum().clamp(min=1)
+    if skip_unlabelled:
+        distance = torch.where(tags.gt(0).any(dim=1), distance, 0)
+    return distance.mean()
 
 
 def intra_loss(maps: Tensor, infused: Tensor) -> Tensor:
