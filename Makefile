@@ -1,8 +1,9 @@
 # One target per experiment; stages are files (`done.json`), so nothing that is up to date is done again.
 #
 # Variables: ROOT (data), SEED or SEEDS="0 1 2", RUN (name of a variant of an experiment), CKPT (best|last), SPLITS (scored splits),
-# SEGMENT (segment|segment-r38), ARGS (more settings for every Trainer stage, e.g. ARGS="--trainer.max_steps 30"; ARGS_classify,
-# ARGS_irn and ARGS_segment for one net alone), ONLY (prefix of benchmark rows).
+# SEGMENT (segment|segment-r38), AFFINITY (irn|psa, of cti-voc), ROWS (of cti-ablation), ARGS (more settings for every Trainer
+# stage, e.g. ARGS="--trainer.max_steps 30"; ARGS_classify, ARGS_irn, ARGS_psa and ARGS_segment for one net alone), ONLY (prefix of
+# benchmark rows).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -24,6 +25,7 @@ CKPT ?= best
 ARGS ?=
 ARGS_classify ?=
 ARGS_irn ?=
+ARGS_psa ?=
 ARGS_segment ?=
 ONLY ?=
 BASE := --config experiments/_base/trainer.yaml
@@ -84,7 +86,8 @@ clean: ## remove caches and build files (runs and the environment stay)
 .PHONY: FORCE
 FORCE:
 
-SETTINGS_SEEN = ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS) $(ARGS_classify) $(ARGS_irn) $(ARGS_segment)
+# an empty ARGS_psa leaves no trace: what was made before there was one stays up to date
+SETTINGS_SEEN = ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS) $(ARGS_classify) $(ARGS_irn) $(ARGS_segment)$(ARGS_psa:%= %)
 # rewritten only when a variable has changed, so that changed ARGS make stages out of date; `+` also under `make -n`, whose plan
 # would otherwise always show everything
 runs/%/.settings: FORCE
@@ -117,15 +120,16 @@ data-mini: $(READY) ## all six benchmarks in miniature: write, prepare, check, c
 
 # ---------------------------------------------------------------- the weakly supervised chain
 
-# classify -> maps -> seeds (CRF) -> affinity (IRN) -> labels (random walk) -> segment -> scores, each in a folder of its own with
-# its own done.json. An experiment X says: X.yaml (folder of its stages), X.root, X.labelled (the split that gets labels),
-# X.scored (splits that are scored), X.of.<split> (whose maps a scored split is read from), X.masks (kinds of labels to score)
-# and X.pseudo (which of them the segmenter learns).
+# classify -> maps -> seeds (CRF) -> affinity (IRN or PSA) -> labels (random walk) -> segment -> scores, each in a folder of its
+# own with its own done.json. An experiment X says: X.yaml (folder of its stages), X.root, X.labelled (the split that gets
+# labels), X.of.<split> (whose maps a scored split is read from), X.sweep (maps whose background thresholds are tried), X.masks
+# (labels to score, `stage/kind`) and X.pseudo (which of them the segmenter learns).
 sfc-voc.yaml := experiments/sfc/voc
 sfc-voc.root := $(or $(ROOT),data/VOCdevkit/VOC2012)
 sfc-voc.labelled := trainaug
 sfc-voc.of.train := trainaug
 sfc-voc.of.val := val
+sfc-voc.sweep := m0,mw,mp
 sfc-voc.masks := seeds/crf seeds/seed_labels labels/refined labels/pseudo
 sfc-voc.pseudo := labels-trainaug/pseudo
 
@@ -134,14 +138,52 @@ sfc-coco.root := $(or $(ROOT),data/coco)
 sfc-coco.labelled := train
 sfc-coco.of.train := train
 sfc-coco.of.val := val
+sfc-coco.sweep := m0,mw,mp
 # no affinity network on COCO: the segmenter learns the seed labels (sfc.md 5.2)
 sfc-coco.masks := seeds/crf seeds/seed_labels
 sfc-coco.pseudo := seeds-train/seed_labels
 
 SPLITS ?= train val
 SEGMENT ?= segment
+AFFINITY ?= irn
+$(if $(filter irn psa,$(AFFINITY)),,$(error AFFINITY=$(AFFINITY): there is no such affinity network; write irn or psa))
+# ending of what hangs on the affinity network, so that both stand side by side: labels, and all that comes after them
+BY := $(call dash,$(filter-out irn,$(AFFINITY)))
+
+cti-voc.yaml := experiments/cti/voc
+cti-voc.root := $(or $(ROOT),data/VOCdevkit/VOC2012)
+cti-voc.labelled := trainaug
+cti-voc.of.train := trainaug
+cti-voc.of.val := val
+cti-voc.sweep := cam
+cti-voc.masks := $(if $(BY),seeds-psa/psa labels-psa/refined,seeds/crf seeds/seed_labels labels/refined)
+cti-voc.pseudo := labels$(BY)-trainaug/refined
+
+cti-coco.yaml := experiments/cti/coco
+cti-coco.root := $(or $(ROOT),data/coco)
+cti-coco.labelled := train
+cti-coco.of.train := train
+cti-coco.of.val := val
+cti-coco.sweep := cam
+cti-coco.masks := seeds/crf seeds/seed_labels labels/refined
+cti-coco.pseudo := labels-train/refined
+
+# of each affinity network: what it learns and what it writes (`stage/kind`), and the stage of the labels
+irn.seeds := seeds/seed_labels
+irn.edges := edges/edges
+irn.labels := labels
+psa.seeds := seeds-psa/psa
+psa.edges := affinity/affinities
+psa.labels := labels-psa
+
 # $(1) experiment, $(2) seed
 folder = runs/$(1)$(call dash,$(RUN))/seed$(2)
+# $(1) a/b: a
+stage = $(firstword $(subst /, ,$(1)))
+# $(1) experiment, $(2) seed, $(3) `stage/kind`, $(4) split
+kind = $(call folder,$(1),$(2))/$(call stage,$(3))-$(4)/$(notdir $(3))
+# the masks of the segmenter: their YAML, and with $(BY) their stage
+PREDICT := $(SEGMENT:segment%=predict%)
 # $(1) experiment, $(2) seed, $(3) stage: what every Trainer stage is given
 given = --run.name "$(RUN)" --run.stage $(3) --seed_everything $(2) --data.init_args.root $($(1).root) $(ARGS)
 # $(1) experiment, $(2...) names of files
@@ -153,70 +195,117 @@ verb = --split $(4) --data.init_args.root $($(1).root) --experiment $(1) --stage
 score = --config $($(1).yaml)/classify.yaml --data.init_args.root $($(1).root) --split $(4) --train-split $($(1).labelled) \
   --experiment $(1) --stage $(3)-$(4) --out $(call folder,$(1),$(2))/$(3)-$(4) --quiet
 
-# the stages that are trained once: $(1) experiment, $(2) seed
+# the nets that are trained once, but for the affinity network: $(1) experiment, $(2) seed
 define chain_fits
 $(call folder,$(1),$(2))/classify/done.json: $(call files,$(1),classify) runs/$(1)$(call dash,$(RUN))/.settings | $(READY)
 	$(FS) fit $(call yamls,$(1),classify) $(call given,$(1),$(2),classify) $(ARGS_classify)
 
-$(call folder,$(1),$(2))/irn/done.json: $(call files,$(1),irn) $(call folder,$(1),$(2))/seeds-$($(1).labelled)/done.json
-	$(FS) fit $(call yamls,$(1),irn) $(call given,$(1),$(2),irn) $(ARGS_irn) \
-	  --data.init_args.pseudo_labels $(call folder,$(1),$(2))/seeds-$($(1).labelled)/seed_labels
-
-$(call folder,$(1),$(2))/$(SEGMENT)/done.json: $(call files,$(1),$(SEGMENT)) $(call folder,$(1),$(2))/$(firstword $(subst /, ,$($(1).pseudo)))/done.json
-	$(FS) fit $(call yamls,$(1),$(SEGMENT)) $(call given,$(1),$(2),$(SEGMENT)) $(ARGS_segment) \
+$(call folder,$(1),$(2))/$(SEGMENT)$(BY)/done.json: $(call files,$(1),$(SEGMENT)) $(call folder,$(1),$(2))/$(call stage,$($(1).pseudo))/done.json
+	$(FS) fit $(call yamls,$(1),$(SEGMENT)) $(call given,$(1),$(2),$(SEGMENT)$(BY)) $(ARGS_segment) \
 	  --data.init_args.pseudo_labels $(call folder,$(1),$(2))/$($(1).pseudo)
 endef
 
-# maps, edges and labels of one split: $(1) experiment, $(2) seed, $(3) split
-define chain_labels
+# the affinity network: $(1) experiment, $(2) seed, $(3) irn or psa
+define chain_affinity
+$(call folder,$(1),$(2))/$(3)/done.json: $(call files,$(1),$(3)) $(dir $(call kind,$(1),$(2),$($(3).seeds),$($(1).labelled)))done.json
+	$(FS) fit $(call yamls,$(1),$(3)) $(call given,$(1),$(2),$(3)) $(ARGS_$(3)) \
+	  --data.init_args.pseudo_labels $(call kind,$(1),$(2),$($(3).seeds),$($(1).labelled))
+endef
+
+# maps of one split: $(1) experiment, $(2) seed, $(3) split
+define chain_maps
 $(call folder,$(1),$(2))/cam-$(3)/done.json: $(call files,$(1),cam) $(call folder,$(1),$(2))/classify/done.json
 	$(FS) predict $(call yamls,$(1),classify cam) $(call given,$(1),$(2),cam-$(3)) $(ARGS_classify) \
 	  --data.init_args.predict_split $(3) --ckpt_path $(call folder,$(1),$(2))/classify/checkpoints/$(CKPT).ckpt
+endef
 
-$(call folder,$(1),$(2))/seeds-$(3)/done.json: $($(1).yaml)/seeds.yaml $(call folder,$(1),$(2))/cam-$(3)/done.json
-	$(FS) crf --config $($(1).yaml)/seeds.yaml --maps $(call folder,$(1),$(2))/cam-$(3)/maps $(call verb,$(1),$(2),seeds,$(3))
+# what an affinity network makes of them: $(1) experiment, $(2) seed, $(3) split, $(4) irn or psa, $(5) its stage of seeds,
+# $(6) its stage of edges, $(7) its stage of labels
+define chain_labels
+$(call folder,$(1),$(2))/$(5)-$(3)/done.json: $($(1).yaml)/$(5).yaml $(call folder,$(1),$(2))/cam-$(3)/done.json
+	$(FS) crf --config $($(1).yaml)/$(5).yaml --maps $(call folder,$(1),$(2))/cam-$(3)/maps $(call verb,$(1),$(2),$(5),$(3))
 
-$(call folder,$(1),$(2))/edges-$(3)/done.json: $(call files,$(1),edges) $(call folder,$(1),$(2))/irn/done.json
-	$(FS) predict $(call yamls,$(1),irn edges) $(call given,$(1),$(2),edges-$(3)) $(ARGS_irn) \
-	  --data.init_args.predict_split $(3) --ckpt_path $(call folder,$(1),$(2))/irn/checkpoints/last.ckpt
+$(call folder,$(1),$(2))/$(6)-$(3)/done.json: $(call files,$(1),$(6)) $(call folder,$(1),$(2))/$(4)/done.json
+	$(FS) predict $(call yamls,$(1),$(4) $(6)) $(call given,$(1),$(2),$(6)-$(3)) $(ARGS_$(4)) \
+	  --data.init_args.predict_split $(3) --ckpt_path $(call folder,$(1),$(2))/$(4)/checkpoints/last.ckpt
 
-$(call folder,$(1),$(2))/labels-$(3)/done.json: $($(1).yaml)/labels.yaml $(call folder,$(1),$(2))/edges-$(3)/done.json $(call folder,$(1),$(2))/cam-$(3)/done.json
-	$(FS) walk --config $($(1).yaml)/labels.yaml --maps $(call folder,$(1),$(2))/cam-$(3)/maps \
-	  --edges $(call folder,$(1),$(2))/edges-$(3)/edges $(call verb,$(1),$(2),labels,$(3))
+$(call folder,$(1),$(2))/$(7)-$(3)/done.json: $($(1).yaml)/$(7).yaml $(call folder,$(1),$(2))/$(6)-$(3)/done.json $(call folder,$(1),$(2))/cam-$(3)/done.json
+	$(FS) walk --config $($(1).yaml)/$(7).yaml --maps $(call folder,$(1),$(2))/cam-$(3)/maps \
+	  --edges $(call kind,$(1),$(2),$($(4).edges),$(3)) $(call verb,$(1),$(2),$(7),$(3))
 endef
 
 # scores of one split: $(1) experiment, $(2) seed, $(3) split, $(4) split whose maps and labels there are
 define chain_scores
 $(call folder,$(1),$(2))/score-$(3)/done.json: $(call folder,$(1),$(2))/cam-$(4)/done.json
-	$(FS) evaluate --maps $(call folder,$(1),$(2))/cam-$(4)/maps --sweep m0,mw,mp $(call score,$(1),$(2),score,$(3)) --pictures 6
+	$(FS) evaluate --maps $(call folder,$(1),$(2))/cam-$(4)/maps --sweep $($(1).sweep) $(call score,$(1),$(2),score,$(3)) --pictures 6
 
-$(call folder,$(1),$(2))/score-labels-$(3)/done.json: $(foreach m,$($(1).masks),$(call folder,$(1),$(2))/$(firstword $(subst /, ,$(m)))-$(4)/done.json)
-	$(FS) evaluate $(foreach m,$($(1).masks),--masks $(notdir $(m))=$(call folder,$(1),$(2))/$(firstword $(subst /, ,$(m)))-$(4)/$(notdir $(m))) \
-	  $(call score,$(1),$(2),score-labels,$(3))
+$(call folder,$(1),$(2))/score-labels$(BY)-$(3)/done.json: $(foreach m,$($(1).masks),$(dir $(call kind,$(1),$(2),$(m),$(4)))done.json)
+	$(FS) evaluate $(foreach m,$($(1).masks),--masks $(notdir $(m))=$(call kind,$(1),$(2),$(m),$(4))) \
+	  $(call score,$(1),$(2),score-labels$(BY),$(3))
 
-$(call folder,$(1),$(2))/$(SEGMENT:segment%=predict%)-$(3)/done.json: $(call files,$(1),$(SEGMENT:segment%=predict%)) $(call folder,$(1),$(2))/$(SEGMENT)/done.json
-	$(FS) predict $(call yamls,$(1),$(SEGMENT) $(SEGMENT:segment%=predict%)) $(call given,$(1),$(2),$(SEGMENT:segment%=predict%)-$(3)) $(ARGS_segment) \
-	  --data.init_args.predict_split $(3) --ckpt_path $(call folder,$(1),$(2))/$(SEGMENT)/checkpoints/last.ckpt
+$(call folder,$(1),$(2))/$(PREDICT)$(BY)-$(3)/done.json: $(call files,$(1),$(PREDICT)) $(call folder,$(1),$(2))/$(SEGMENT)$(BY)/done.json
+	$(FS) predict $(call yamls,$(1),$(SEGMENT) $(PREDICT)) $(call given,$(1),$(2),$(PREDICT)$(BY)-$(3)) $(ARGS_segment) \
+	  --data.init_args.predict_split $(3) --ckpt_path $(call folder,$(1),$(2))/$(SEGMENT)$(BY)/checkpoints/last.ckpt
 
-$(call folder,$(1),$(2))/score-$(SEGMENT)-$(3)/done.json: $(call folder,$(1),$(2))/$(SEGMENT:segment%=predict%)-$(3)/done.json
-	$(FS) evaluate --masks =$(call folder,$(1),$(2))/$(SEGMENT:segment%=predict%)-$(3)/masks \
-	  --masks crf=$(call folder,$(1),$(2))/$(SEGMENT:segment%=predict%)-$(3)/masks-crf $(call score,$(1),$(2),score-$(SEGMENT),$(3))
+$(call folder,$(1),$(2))/score-$(SEGMENT)$(BY)-$(3)/done.json: $(call folder,$(1),$(2))/$(PREDICT)$(BY)-$(3)/done.json
+	$(FS) evaluate --masks =$(call kind,$(1),$(2),$(PREDICT)$(BY)/masks,$(3)) \
+	  --masks crf=$(call kind,$(1),$(2),$(PREDICT)$(BY)/masks-crf,$(3)) $(call score,$(1),$(2),score-$(SEGMENT)$(BY),$(3))
 endef
 
-CHAINS := sfc-voc sfc-coco
-$(foreach e,$(CHAINS),$(foreach s,$(SEEDS),$(eval $(call chain_fits,$(e),$(s)))))
-$(foreach e,$(CHAINS),$(foreach s,$(SEEDS),$(foreach p,$(sort $($(e).of.train) $($(e).of.val)),$(eval $(call chain_labels,$(e),$(s),$(p))))))
-$(foreach e,$(CHAINS),$(foreach s,$(SEEDS),$(foreach p,train val,$(eval $(call chain_scores,$(e),$(s),$(p),$($(e).of.$(p)))))))
-# $(1) experiment: all its scores
-chain = $(foreach s,$(SEEDS),$(foreach p,$(SPLITS),$(foreach k,score score-labels score-$(SEGMENT),$(call folder,$(1),$(s))/$(k)-$(p)/done.json)))
+CHAINS := sfc-voc sfc-coco cti-voc cti-coco
+# $(1) experiment, $(2) seed; a rule whose YAML is not there is never asked for
+define chain_rules
+$(eval $(call chain_fits,$(1),$(2)))
+$(foreach n,irn psa,$(eval $(call chain_affinity,$(1),$(2),$(n))))
+$(foreach p,$(sort $($(1).of.train) $($(1).of.val)),$(eval $(call chain_maps,$(1),$(2),$(p))) \
+  $(foreach n,irn psa,$(eval $(call chain_labels,$(1),$(2),$(p),$(n),$(call stage,$($(n).seeds)),$(call stage,$($(n).edges)),$($(n).labels)))))
+$(foreach p,train val,$(eval $(call chain_scores,$(1),$(2),$(p),$($(1).of.$(p)))))
+endef
+$(foreach e,$(CHAINS),$(foreach s,$(SEEDS),$(eval $(call chain_rules,$(e),$(s)))))
+# $(1) experiment: all its scores. The YAMLs come first: a SEGMENT or an AFFINITY that the experiment has not is refused before
+# anything is trained
+chain = $($(1).yaml)/$(SEGMENT).yaml $($(1).yaml)/seeds$(BY).yaml \
+  $(foreach s,$(SEEDS),$(foreach p,$(SPLITS),$(foreach k,score score-labels$(BY) score-$(SEGMENT)$(BY),$(call folder,$(1),$(s))/$(k)-$(p)/done.json)))
 
-.PHONY: sfc-voc sfc-coco
-# the segmenter's YAML comes first: a SEGMENT that is not there is refused before anything is trained
-sfc-voc: $(sfc-voc.yaml)/$(SEGMENT).yaml $(call chain,sfc-voc) ## SFC on PASCAL VOC, the whole chain: classifier, maps, seeds, IRN, labels, DeepLab, scores of each
+.PHONY: $(CHAINS)
+sfc-voc: $(call chain,sfc-voc) ## SFC on PASCAL VOC, the whole chain: classifier, maps, seeds, IRN, labels, DeepLab, scores of each
 	$(FS) report runs/sfc-voc$(call dash,$(RUN))
 
-sfc-coco: $(sfc-coco.yaml)/$(SEGMENT).yaml $(call chain,sfc-coco) ## SFC on COCO 2014, the whole chain (seed labels by CRF, no IRN)
+sfc-coco: $(call chain,sfc-coco) ## SFC on COCO 2014, the whole chain (seed labels by CRF, no IRN)
 	$(FS) report runs/sfc-coco$(call dash,$(RUN))
+
+cti-voc: $(call chain,cti-voc) ## CTI on PASCAL VOC, the whole chain; AFFINITY=psa has PSA in the place of IRN
+	$(FS) report runs/cti-voc$(call dash,$(RUN))
+
+cti-coco: $(call chain,cti-coco) ## CTI on COCO 2014, the whole chain with IRN
+	$(FS) report runs/cti-coco$(call dash,$(RUN))
+
+# The rows of CTI's ablation: classifier, maps of the train images (not of trainaug), their score. `infusion-3` is `full`.
+ROWS ?= baseline bg intra full $(addprefix infusion-,2 4 5 6 7 8 9 10)
+# $(1) row
+row = cti-ablation-$(1)
+# $(1) row, $(2) seed, $(3) stage: what its Trainer stages are given
+row_given = --run.name $(1)$(call dash,$(RUN)) --run.stage $(3) --seed_everything $(2) --data.init_args.root $(cti-voc.root) $(ARGS) $(ARGS_classify)
+# $(1) row, $(2) seed
+define ablation
+$(call folder,$(call row,$(1)),$(2))/classify/done.json: $(call files,cti-voc,classify ablation/$(1)) runs/$(call row,$(1))$(call dash,$(RUN))/.settings | $(READY)
+	$(FS) fit $(call yamls,cti-voc,classify ablation/$(1)) $(call row_given,$(1),$(2),classify)
+
+$(call folder,$(call row,$(1)),$(2))/cam-train/done.json: $(call files,cti-voc,cam) $(call folder,$(call row,$(1)),$(2))/classify/done.json
+	$(FS) predict $(call yamls,cti-voc,classify ablation/$(1) cam) $(call row_given,$(1),$(2),cam-train) \
+	  --data.init_args.predict_split train --ckpt_path $(call folder,$(call row,$(1)),$(2))/classify/checkpoints/$(CKPT).ckpt
+
+$(call folder,$(call row,$(1)),$(2))/score-train/done.json: $(call folder,$(call row,$(1)),$(2))/cam-train/done.json
+	$(FS) evaluate --maps $(call folder,$(call row,$(1)),$(2))/cam-train/maps --sweep $(cti-voc.sweep) \
+	  --config $(cti-voc.yaml)/classify.yaml --data.init_args.root $(cti-voc.root) --split train --train-split $(cti-voc.labelled) \
+	  --experiment cti-ablation --stage score-train --out $(call folder,$(call row,$(1)),$(2))/score-train --quiet --pictures 6
+endef
+$(foreach r,$(ROWS),$(foreach s,$(SEEDS),$(eval $(call ablation,$(r),$(s)))))
+
+.PHONY: cti-ablation
+# as above, the rows' YAMLs come first
+cti-ablation: $(ROWS:%=$(cti-voc.yaml)/ablation/%.yaml) $(foreach r,$(ROWS),$(foreach s,$(SEEDS),$(call folder,$(call row,$(r)),$(s))/score-train/done.json)) ## CTI's ablation on VOC, seeds of the train images in one table; ROWS="baseline bg" picks rows
+	$(FS) report $(foreach r,$(ROWS),runs/$(call row,$(r))$(call dash,$(RUN)))
 
 # ---------------------------------------------------------------- SFC in miniature
 
@@ -226,15 +315,16 @@ MINI_METHODS ?= baseline sfc
 # the balanced world is the control of the long tail: the demo needs the plain classifier's logits there, no more
 DEMO_RUNS := longtail-sfc longtail-baseline balanced-baseline
 PRETRAINED := runs/mini-pretrain/seed0/tags
+MINI_TARGETS := demo mini-sfc mini-psa mini-cti mini-cti-chain
 
 # Small CPU steps spend more time in page faults than in arithmetic when glibc hands every freed tensor back to the
 # kernel; keeping the memory makes them about twice as fast (measured: 0.43 s against 1.16 s a step).
-demo mini-sfc mini-psa test test-slow benchmark: export MALLOC_MMAP_THRESHOLD_ := 2000000000
-demo mini-sfc mini-psa test test-slow benchmark: export MALLOC_TRIM_THRESHOLD_ := 8000000000
-demo mini-sfc mini-psa test test-slow benchmark: export MALLOC_TOP_PAD_ := 100000000
-demo mini-sfc mini-psa: export OMP_NUM_THREADS := 1
+$(MINI_TARGETS) test test-slow benchmark: export MALLOC_MMAP_THRESHOLD_ := 2000000000
+$(MINI_TARGETS) test test-slow benchmark: export MALLOC_TRIM_THRESHOLD_ := 8000000000
+$(MINI_TARGETS) test test-slow benchmark: export MALLOC_TOP_PAD_ := 100000000
+$(MINI_TARGETS): export OMP_NUM_THREADS := 1
 # two processes share the terminal: plain lines instead of bars
-demo mini-sfc mini-psa: export FRUGALSEG_LINES := 1
+$(MINI_TARGETS): export FRUGALSEG_LINES := 1
 
 runs/worlds/attributes/world.json: | $(READY)
 	$(FS) miniature attributes --root $(@D) --images 2400 --images-val 100
@@ -336,3 +426,76 @@ demo: $(READY) ## the main job in miniature: train SFC from image tags, make map
 	@$(MAKE) --no-print-directory -j3 demo-scores
 	$(FS) report --classes $(foreach r,$(DEMO_RUNS),runs/mini-sfc-$(r))
 	@echo "pictures: runs/mini-sfc-longtail-sfc/seed$(firstword $(SEEDS))/score/pictures/"
+
+# ---------------------------------------------------------------- CTI in miniature
+
+MINI_CTI := experiments/miniature/cti
+CTI_ROWS ?= baseline bg intra full
+# $(1) row, or warm: its YAMLs; full is classify.yaml itself
+cti_config = $(BASE) --config $(MINI_CTI)/classify.yaml $(if $(filter-out full,$(1)),--config $(MINI_CTI)/$(1).yaml)
+# $(1) seed
+cti_given = $(CPU) --seed_everything $(1) --run.wandb false --data.init_args.root runs/worlds/voc-balanced-seed$(1) \
+  --model.init_args.stem_weights $(PRETRAINED)/checkpoints/last.ckpt $(ARGS)
+
+# the first phase, from which all rows fork: $(1) seed
+define mini_cti_warm
+runs/mini-cti-warm/seed$(1)/classify/done.json: $(MINI_CTI)/classify.yaml $(MINI_CTI)/warm.yaml experiments/_base/trainer.yaml experiments/_base/cpu.yaml \
+  $(PRETRAINED)/done.json runs/worlds/voc-balanced-seed$(1)/world.json runs/mini-cti-warm/.settings
+	$(FS) fit $(call cti_config,warm) $(call cti_given,$(1))
+endef
+
+# $(1) seed, $(2) row
+define mini_cti
+runs/mini-cti-$(2)/seed$(1)/score/done.json: $(sort $(MINI_CTI)/classify.yaml $(MINI_CTI)/cam.yaml $(if $(filter-out full,$(2)),$(MINI_CTI)/$(2).yaml)) \
+  runs/mini-cti-warm/seed$(1)/classify/done.json runs/mini-cti-$(2)/.settings
+	$(FS) fit $(call cti_config,$(2)) $(call cti_fork,$(1)) \
+	  + predict $(call cti_config,$(2)) --config $(MINI_CTI)/cam.yaml $(call cti_fork,$(1)) --ckpt_path runs/mini-cti-$(2)/seed$(1)/classify/checkpoints/last.ckpt \
+	  + evaluate --maps runs/mini-cti-$(2)/seed$(1)/cam/maps --sweep r,f,q --root runs/worlds/voc-balanced-seed$(1) --split train --limit 240 \
+	    --experiment mini-cti --out runs/mini-cti-$(2)/seed$(1)/score --pictures 8 --quiet
+endef
+# $(1) seed
+cti_fork = $(call cti_given,$(1)) --model.init_args.weights runs/mini-cti-warm/seed$(1)/classify/checkpoints/last.ckpt
+
+$(foreach s,$(SEEDS),$(eval $(call mini_cti_warm,$(s)))$(foreach r,$(CTI_ROWS),$(eval $(call mini_cti,$(s),$(r)))))
+
+# The chain behind the seeds of `full`, as mini-sfc's: $(1) seed
+define mini_cti_chain
+runs/mini-cti-full/seed$(1)/score-segment-val/done.json: D = runs/mini-cti-full/seed$(1)
+runs/mini-cti-full/seed$(1)/score-segment-val/done.json: DATA = --data.init_args.root runs/worlds/voc-balanced-seed$(1) --data.init_args.limit $(MINI_LIMIT)
+runs/mini-cti-full/seed$(1)/score-segment-val/done.json: SETTINGS = $(CPU) --run.experiment mini-cti --run.name full --seed_everything $(1) --run.wandb false $$(DATA)
+runs/mini-cti-full/seed$(1)/score-segment-val/done.json: WEIGHTS = --model.init_args.weights $(PRETRAINED)/checkpoints/last.ckpt
+runs/mini-cti-full/seed$(1)/score-segment-val/done.json: runs/mini-cti-full/seed$(1)/score/done.json $(MINI_CTI)/seeds.yaml $(MINI_CTI)/labels.yaml \
+  $(patsubst %,$(MINI)/%.yaml,irn edges segment predict)
+	$(FS) $$(foreach s,train val,predict $(call cti_config,full) --config $(MINI_CTI)/cam.yaml $$(SETTINGS) --run.stage cam-$$(s) --data.init_args.predict_split $$(s) \
+	    --model.init_args.save_parts false --ckpt_path $$(D)/classify/checkpoints/last.ckpt \
+	    + $$(call cti_score,score,$$(s)) --maps $$(D)/cam-$$(s)/maps --sweep cam \
+	    + crf --config $(MINI_CTI)/seeds.yaml --maps $$(D)/cam-$$(s)/maps $$(call cti_verb,seeds,$$(s)) +) \
+	  fit $(BASE) --config $(MINI)/irn.yaml $$(SETTINGS) $$(WEIGHTS) --data.init_args.pseudo_labels $$(D)/seeds-train/seed_labels \
+	  $$(foreach s,train val,+ predict $(BASE) --config $(MINI)/irn.yaml --config $(MINI)/edges.yaml $$(SETTINGS) $$(WEIGHTS) --run.stage edges-$$(s) \
+	    --data.init_args.predict_split $$(s) --ckpt_path $$(D)/irn/checkpoints/last.ckpt \
+	    + walk --config $(MINI_CTI)/labels.yaml --maps $$(D)/cam-$$(s)/maps --edges $$(D)/edges-$$(s)/edges $$(call cti_verb,labels,$$(s)) \
+	    + $$(call cti_score,score-labels,$$(s)) --masks crf=$$(D)/seeds-$$(s)/crf --masks seed_labels=$$(D)/seeds-$$(s)/seed_labels \
+	      --masks refined=$$(D)/labels-$$(s)/refined) \
+	  + fit $(BASE) --config $(MINI)/segment.yaml $$(SETTINGS) $$(WEIGHTS) --data.init_args.pseudo_labels $$(D)/labels-train/refined \
+	  $$(foreach s,train val,+ predict $(BASE) --config $(MINI)/segment.yaml --config $(MINI)/predict.yaml $$(SETTINGS) $$(WEIGHTS) \
+	    --run.stage predict-$$(s) --data.init_args.predict_split $$(s) --ckpt_path $$(D)/segment/checkpoints/last.ckpt \
+	    + $$(call cti_score,score-segment,$$(s)) --masks =$$(D)/predict-$$(s)/masks --masks crf=$$(D)/predict-$$(s)/masks-crf)
+endef
+# $(1) stage, $(2) split
+cti_verb = --split $(2) $(DATA) --experiment mini-cti --stage $(1)-$(2) --out $(D)/$(1)-$(2)
+cti_score = evaluate --config $(MINI_CTI)/classify.yaml $(DATA) --split $(2) --experiment mini-cti --stage $(1)-$(2) --out $(D)/$(1)-$(2) --quiet
+
+$(foreach s,$(SEEDS),$(eval $(call mini_cti_chain,$(s))))
+
+.PHONY: mini-cti mini-cti-scores mini-cti-chain mini-cti-chain-scores
+mini-cti-scores: $(foreach s,$(SEEDS),$(foreach r,$(CTI_ROWS),runs/mini-cti-$(r)/seed$(s)/score/done.json))
+
+mini-cti: $(READY) ## CTI on the balanced miniature world: baseline, + background token, + I-CTI, + C-CTI; SEEDS="0 1 2" aggregates
+	@$(MAKE) --no-print-directory -j2 mini-cti-scores
+	$(FS) report $(CTI_ROWS:%=runs/mini-cti-%)
+
+mini-cti-chain-scores: $(foreach s,$(SEEDS),runs/mini-cti-full/seed$(s)/score-segment-val/done.json)
+
+mini-cti-chain: $(READY) ## the seeds of mini-cti's last row through CRF, IRN, random walk and segmenter to masks
+	@$(MAKE) --no-print-directory -j2 mini-cti-chain-scores
+	$(FS) report runs/mini-cti-full

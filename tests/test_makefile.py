@@ -4,8 +4,10 @@ import os
 import shutil
 import subprocess
 from collections import Counter
+from itertools import pairwise
 
 import pytest
+import yaml
 
 from tests.conftest import REPOSITORY
 
@@ -23,7 +25,8 @@ def make(*words):
 
 def test_make_alone_prints_help():
     listed = make()
-    for target in ("help", "setup", "demo", "test", "test-slow", "check", "benchmark", "clean", "sfc-voc", "mini-sfc"):
+    targets = ("help", "setup", "demo", "test", "test-slow", "check", "benchmark", "clean", "sfc-voc", "mini-sfc")
+    for target in (*targets, "cti-voc", "cti-coco", "cti-ablation"):
         assert f"\n  {target} " in f"\n{listed}", target
 
 
@@ -119,10 +122,124 @@ def test_psa_follows_the_miniature_chain():
     assert all(f"--masks refined={folder}/labels-psa-{split}/refined" in "".join(found) for split in ("train", "val"))
 
 
-def test_a_segmenter_that_is_not_there_is_refused_before_anything_runs():
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("sfc-coco SEGMENT=segment-r38", "experiments/sfc/coco/segment-r38.yaml"),
+        ("cti-voc AFFINITY=amn", "AFFINITY=amn"),
+        ("cti-voc AFFINITY=", "write irn or psa"),
+        ("cti-coco AFFINITY=psa", "experiments/cti/coco/seeds-psa.yaml"),
+        ("sfc-voc AFFINITY=psa", "experiments/sfc/voc/seeds-psa.yaml"),
+        ("cti-ablation ROWS=infusion-3", "experiments/cti/voc/ablation/infusion-3.yaml"),
+    ],
+)
+def test_what_is_not_there_is_refused_in_one_line_before_anything_runs(words, named):
     refused = subprocess.run(
-        ["make", "-n", "sfc-coco", "SEGMENT=segment-r38"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        ["make", "-n", *words.split()], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert refused.returncode != 0
-    assert "experiments/sfc/coco/segment-r38.yaml" in refused.stderr
+    assert named in refused.stderr
+    assert refused.stderr.count("\n") == 1
     assert "frugalseg" not in refused.stdout
+
+
+def outputs(found, folder):
+    """Stage folders that a plan writes."""
+    trained = [line.split("--run.stage ")[1].split()[0] for verb, line in found if verb in ("fit", "predict")]
+    written = [line.split("--out ")[1].split()[0].removeprefix(f"{folder}/") for _, line in found if "--out " in line]
+    return [*trained, *written]
+
+
+LABELLING = {
+    "irn": ("seeds-{}/seed_labels", "irn", "edges-{}/edges", "labels-{}"),
+    "psa": ("seeds-psa-{}/psa", "psa", "affinity-{}/affinities", "labels-psa-{}"),
+}
+
+
+@pytest.mark.parametrize("net", LABELLING)
+def test_either_affinity_network_of_cti_has_stages_of_its_own(net):
+    found = commands(make("-n", "cti-voc", "ROOT=/nowhere", "RUN=planned", f"AFFINITY={net}", f"ARGS_{net}=--mine 7"))
+    folder, end = "runs/cti-voc-planned/seed0", "-psa" if net == "psa" else ""
+    assert Counter(verb for verb, _ in found) == {
+        "fit": 3,
+        "predict": 6,
+        "crf": 2,
+        "walk": 2,
+        "evaluate": 6,
+        "report": 1,
+    }
+    seeds, fit, edges, labels = LABELLING[net]
+    splits = ("trainaug", "val")
+    expected = {"classify", fit, f"segment{end}"}
+    expected |= {form.format(split).split("/")[0] for form in ("cam-{}", seeds, edges, labels) for split in splits}
+    expected |= {
+        f"{stage}-{s}" for stage in ("score", f"score-labels{end}", f"score-segment{end}") for s in ("train", "val")
+    }
+    expected |= {f"predict{end}-{split}" for split in ("train", "val")}
+    assert sorted(outputs(found, folder)) == sorted(expected)
+    learned = [line.split("pseudo_labels ")[1] for verb, line in found if verb == "fit" and "pseudo_labels" in line]
+    assert learned == [f"{folder}/{seeds}".format("trainaug"), f"{folder}/{labels}/refined".format("trainaug")]
+    for split, line in zip(splits, sorted(line for verb, line in found if verb == "walk"), strict=True):
+        assert f"--maps {folder}/cam-{split}/maps" in line and f"--edges {folder}/{edges}".format(split) in line
+    assert sum("--mine 7" in line for _, line in found) == 3  # the fit and its two predictions
+    assert sum("--sweep cam " in line for _, line in found) == 2
+    scored = next(line for verb, line in found if verb == "evaluate" and f"/score-labels{end}-train" in line)
+    assert f"--masks refined={folder}/{labels}/refined".format("trainaug") in scored
+
+
+def test_both_affinity_networks_share_classifier_and_maps_alone():
+    folder = "runs/cti-voc-planned/seed0"
+    plans = [commands(make("-n", "cti-voc", "RUN=planned", f"AFFINITY={net}")) for net in LABELLING]
+    common = set(outputs(plans[0], folder)) & set(outputs(plans[1], folder))
+    assert common == {"classify", "cam-trainaug", "cam-val", "score-train", "score-val"}
+
+
+def test_cti_on_coco_has_irn():
+    found = commands(make("-n", "cti-coco", "RUN=planned", "SPLITS=val"))
+    assert Counter(verb for verb, _ in found) == {
+        "fit": 3, "predict": 5, "crf": 2, "walk": 2, "evaluate": 3, "report": 1
+    }  # fmt: skip
+    assert any("--data.init_args.pseudo_labels runs/cti-coco-planned/seed0/labels-train/refined" in t for _, t in found)
+
+
+def test_the_ablation_trains_and_scores_each_row_and_ends_in_one_table():
+    rows = "full infusion-10"
+    found = commands(
+        make("-n", "cti-ablation", "RUN=planned", f"ROWS={rows}", "SEEDS=1 2", "ROOT=/nowhere", "ARGS=--a 1")
+    )
+    assert Counter(verb for verb, _ in found) == {"fit": 4, "predict": 4, "evaluate": 4, "report": 1}
+    assert found[-1] == ("report", "report runs/cti-ablation-full-planned runs/cti-ablation-infusion-10-planned")
+    for row in rows.split():
+        for seed in (1, 2):
+            folder = f"runs/cti-ablation-{row}-planned/seed{seed}"
+            fit, predict, evaluate = [
+                line for _, line in found if folder in line or (f"--run.name {row}-planned " in line and f"everything {seed} " in line)
+            ]  # fmt: skip
+            assert all(f"--config experiments/cti/voc/ablation/{row}.yaml" in line for line in (fit, predict))
+            assert all("--a 1" in line and "/nowhere" in line for line in (fit, predict))
+            assert f"{folder}/classify/checkpoints/best.ckpt" in predict
+            assert "predict_split train " in predict  # 1,464 images, not trainaug
+            assert f"--maps {folder}/cam-train/maps --sweep cam " in evaluate
+
+
+def test_cti_plans_use_every_file_of_its_experiments():
+    words = ["cti-voc"], ["cti-voc", "AFFINITY=psa"], ["cti-coco"], ["cti-ablation"]
+    plans = " ".join(make("-n", *each, "RUN=planned") for each in words).split()
+    used = {name for word, name in pairwise(plans) if word == "--config" and "/cti/" in name}
+    here = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "experiments/cti").rglob("*.yaml")}
+    assert used == here
+
+
+def test_rows_of_the_ablation_say_what_they_are():
+    """The name of a run's folder, and the switches: what is added to the row before, or the infused block."""
+    rows = {
+        path.stem: yaml.safe_load(path.read_text()) for path in (REPOSITORY / "experiments/cti/voc/ablation").iterdir()
+    }
+    assert all(row["run"] == {"experiment": "cti-ablation", "name": name} for name, row in rows.items())
+    settings = {name: row.get("model", {}).get("init_args", {}) for name, row in rows.items()}
+    infused = {name: found for name, found in settings.items() if name.startswith("infusion-")}
+    assert infused == {f"infusion-{n}": {"infusion": n} for n in range(2, 11) if n != 3}  # 3 is `full`
+    off = [set(settings[name]) for name in ("baseline", "bg", "intra", "full")]
+    assert off[1] == {"intra_weight", "cross_weight"} and off[0] - off[1] == {"background_token", "background_weight"}
+    assert off[2] == {"cross_weight"} and off[3] == set()
+    assert not any(value for name in ("baseline", "bg", "intra") for value in settings[name].values())

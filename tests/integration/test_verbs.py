@@ -123,7 +123,7 @@ def test_every_experiment_file_has_its_header_and_parses(world, capsys):
         if {"crf", "walk"} & set(yaml.safe_load(text)):
             continue  # of verbs without a Trainer: tests/integration/test_labelling.py
         base = re.search(r"An overlay of (\S+\.yaml)|The same task as (\S+\.yaml)", text.splitlines()[0])
-        configs = [path] if base is None else [path.with_name(base[1] or base[2]), path]
+        configs = [path] if base is None else [path.parent / (base[1] or base[2]), path]
         command = "predict" if base and base[1] else "fit"
         with pytest.raises(SystemExit) as stop:
             main([command, *[w for c in configs for w in ("--config", str(c))], "--print_config"])

@@ -42,6 +42,7 @@ TOKEN_LINKS = (
     Link("seed map, best threshold", "score", "miou_cam_best"),
     Link("seed map at a constant threshold, CRF", "score-labels", "miou_crf"),
     Link("seed labels: two thresholds, CRF, unknown as background", "score-labels", "miou_seed_labels"),
+    Link("seed labels: CRFs of two alphas, unknown as background", "score-labels", "miou_psa"),
     Link("refined: seed map, random walk", "score-labels", "miou_refined"),
     *SEGMENTER,
 )

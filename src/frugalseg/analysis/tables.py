@@ -28,6 +28,7 @@ LABELS = {
     "": "segmentation",
     "crf": "+ CRF",
     "seed_labels": "seed labels",
+    "psa": "seed labels of two alphas",
     "refined": "refined: random walk",
     "pseudo": "pseudo label",
 }
