@@ -122,6 +122,30 @@ def test_psa_follows_the_miniature_chain():
     assert all(f"--masks refined={folder}/labels-psa-{split}/refined" in "".join(found) for split in ("train", "val"))
 
 
+def test_rows_of_the_miniature_cti_fork_from_the_first_phase_of_their_seed():
+    found = commands(make("-n", "mini-cti", "SEEDS=8 9", "CTI_ROWS=baseline full"))
+    fits = [line for verb, line in found if verb == "fit" and "/cti/classify.yaml" in line]
+    warm = [line for line in fits if "warm.yaml" in line]
+    assert len(warm) == 2 and len(fits) == 6
+    for seed in (8, 9):
+        start = f"--model.init_args.weights runs/mini-cti-warm/seed{seed}/classify/checkpoints/last.ckpt"
+        forks = [line for line in fits if start in line]
+        assert len(forks) == 2 and sum("baseline.yaml" in line for line in forks) == 1
+        assert all(f"runs/worlds/voc-balanced-seed{seed} " in line for line in forks)
+    assert found[-1] == ("report", "report runs/mini-cti-baseline runs/mini-cti-full")
+
+
+def test_the_seeds_of_the_miniature_cti_become_masks():
+    found = commands(make("-n", "mini-cti-chain", "SEEDS=8"))
+    chain = [(verb, line) for verb, line in found if "mini-cti" in line and "warm" not in line]
+    stages = [line.split("--stage ")[1].split()[0] for verb, line in chain if verb == "evaluate" and "--stage" in line]
+    assert stages == [f"{name}-{s}" for name in ("score", "score-labels", "score-segment") for s in ("train", "val")]
+    assert (
+        sum("--data.init_args.pseudo_labels runs/mini-cti-full/seed8/labels-train/refined" in line for _, line in chain)
+        == 1
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmark [--only PREFIX] [--out FILE] [--quick]`: run rows, print a table, write them as JSON."""
+"""`python -m tests.benchmark [--only PREFIX] [--out FILE] [--quick] [--into PAGE]`: run rows, print a table, write them."""
 
 import argparse
 import json
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from frugalseg.analysis.markdown import put_between
 from tests.benchmark.measure import REPOSITORY, Group, Measured, Row, Skip
 from tests.benchmark.registry import GROUPS
 
@@ -107,11 +108,29 @@ def table(rows: Sequence[Record]) -> Table:
     return view
 
 
+MARKS = "<!-- benchmark: begin (python -m tests.benchmark --into) -->", "<!-- benchmark: end -->"
+
+
+def page_lines(rows: Sequence[Record]) -> str:
+    """The rows as a markdown table; on its last line the machine."""
+    lines = ["| row | value | bound | what |", "|---|---|---|---|"]
+    for row in rows[1:]:
+        unit = "" if row["unit"] == "ratio" else f" {row['unit']}"
+        value = "" if row["value"] is None else f"{row['value']:.3g}{unit}"
+        bound = "" if row["bound"] is None else f"{'<=' if row['better'] == 'lower' else '>='} {row['bound']:g}"
+        text = row.get("error") or row["what"] + (f" ({row['skipped']})" if "skipped" in row else "")
+        lines.append(f"| `{row['id']}` | {value} | {bound} | {text} |")
+    return "\n".join([*lines, "", rows[0]["what"]])
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmark", description=__doc__)
     parser.add_argument("--only", default="", metavar="PREFIX", help="rows whose id begins so")
     parser.add_argument("--out", type=Path, help="default runs/benchmark.json, with --quick runs/benchmark-quick.json")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: does it run at all")
+    parser.add_argument(
+        "--into", type=Path, metavar="PAGE", help="put these rows between the markers of a markdown page"
+    )
     options = parser.parse_args(argv)
     out = options.out or REPOSITORY / "runs" / ("benchmark-quick.json" if options.quick else "benchmark.json")
     groups = [g for g in GROUPS if any(row.id.startswith(options.only) for row in g.rows)]
@@ -129,6 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.width = max(console.width, 150)
     console.print(table(rows))
     print(f"written to {out}")
+    if options.into is not None:
+        put_between(options.into, *MARKS, page_lines(rows))
     return int(any("error" in row for row in rows))
 
 

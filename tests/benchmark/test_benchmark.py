@@ -59,6 +59,20 @@ def test_failing_row_is_recorded_and_others_run(tmp_path, monkeypatch, capsys):
     assert "a.broken" in capsys.readouterr().out
 
 
+def test_rows_can_be_put_into_a_page(tmp_path, monkeypatch):
+    groups = [
+        Group(f"{__name__}:succeed", Row("a.good", "y", bound=1.0)),
+        Group(f"{__name__}:skip", Row("b", "x", "MB")),
+    ]
+    monkeypatch.setattr(benchmark, "GROUPS", groups)
+    page = tmp_path / "page.md"
+    page.write_text("\n".join(["before", *benchmark.MARKS, "after", ""]))
+    assert benchmark.main(["--out", str(tmp_path / "rows.json"), "--into", str(page)]) == 0
+    lines = page.read_text().splitlines()
+    assert "| `a.good` | 2 | <= 1 | y |" in lines and "| `b` |  |  | x (not here) |" in lines
+    assert (lines[0], lines[-1]) == ("before", "after") and "1 thread" in page.read_text()
+
+
 def skip(quick):
     raise Skip("not here")
 

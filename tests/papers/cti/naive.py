@@ -7,7 +7,6 @@ B images, C classes, K = C + 1 class tokens (token 0 is background), a grid of g
 N = K + P tokens in the order [background, classes, patches row by row], D the width.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -34,8 +33,11 @@ class Pass(NamedTuple):
     """Attention of patches to patches, summed over the blocks after `infusion` (B, P, P)."""
     tokens_after_block: list[Tensor]
     """Class tokens after each block (B, K, D)."""
-    attn_headmean: list[Tensor]
-    """Attention of each block, mean over heads (B, N, N)."""
+    attn_headmean: Tensor
+    """Attention of each block, mean over heads (depth, B, N, N)."""
+    refined: Tensor
+    """Maps fused with `mt_last` and refined by `pa`, all channels (B, K, gh, gw): the reference makes them in every
+    pass, though training uses two channels of one pass."""
 
 
 class Attention(nn.Module):
@@ -104,11 +106,6 @@ def resize_positions(table: Tensor, source: tuple[int, int], target: tuple[int, 
     return maps.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-def sum_of(attn: Sequence[Tensor]) -> Tensor:
-    """Stack the attentions (B, N, N) of some blocks and sum them: a sum, not a mean."""
-    return torch.stack(list(attn)).sum(dim=0)
-
-
 class NaiveCTI(nn.Module):
     """DeiT with K class tokens and a convolutional head (cti.md section 2). Module names are those of the golden README.
 
@@ -168,29 +165,33 @@ class NaiveCTI(nn.Module):
         patches, grid = self.patch_embed(image)
         patches = patches + resize_positions(self.pos_embed_pat, (self.grid, self.grid), grid)
         x = torch.cat([self.class_tokens(len(image)), patches], dim=1)
-        tokens_after_block, attn_headmean = [], []
+        tokens_after_block, attentions = [], []
         for index, block in enumerate(self.blocks):
             if infused is not None and index == self.infusion + 1:
                 x = torch.cat([self.infuse(x[:, : self.k], infused), x[:, self.k :]], dim=1)
             x, attn = block(x)
             tokens_after_block.append(x[:, : self.k])
-            attn_headmean.append(attn.mean(dim=1))
-        return self.read_out(x[:, self.k :], grid, tokens_after_block, attn_headmean)
+            attentions.append(attn)
+        # all blocks' matrices of all heads are stacked and then averaged, as the reference does (cti.md 14 and 15.4)
+        return self.read_out(x[:, self.k :], grid, tokens_after_block, torch.stack(attentions).mean(dim=2))
 
-    def read_out(self, patches: Tensor, grid: tuple[int, int], tokens: list[Tensor], attn: list[Tensor]) -> Pass:
+    def read_out(self, patches: Tensor, grid: tuple[int, int], tokens: list[Tensor], attn: Tensor) -> Pass:
         """Logits and maps of the last block's patches (B, P, D), of all class tokens and of all attentions."""
         y = tokens[-1][:, 1:].mean(dim=-1)
         maps = self.head(patches.transpose(1, 2).reshape(len(patches), -1, *grid))
-        after = sum_of(attn[self.infusion + 1 :])
+        after = attn[self.infusion + 1 :].sum(dim=0)
+        mt_last = class_to_patch(attn[-self.last :].sum(dim=0), self.k, grid)
+        pa = after[:, self.k :, self.k :]
         return Pass(
             y=y,
             p=maps[:, 1:].mean(dim=(-2, -1)),
             r=maps.relu(),
-            mt_last=class_to_patch(sum_of(attn[-self.last :]), self.k, grid),
+            mt_last=mt_last,
             mt_after=class_to_patch(after, self.k, grid),
-            pa=after[:, self.k :, self.k :],
+            pa=pa,
             tokens_after_block=tokens,
             attn_headmean=attn,
+            refined=refine(pa, maps.relu() * mt_last),
         )
 
 
@@ -325,7 +326,7 @@ def train_step(
 def refined_maps(net: NaiveCTI, image: Tensor) -> Tensor:
     """Q of cti.md 6.1 for all K channels (B, K, gh, gw): all blocks, not only the later ones."""
     result = net(image)
-    attn = sum_of(result.attn_headmean)
+    attn = result.attn_headmean.sum(dim=0)
     mt = class_to_patch(attn, net.k, (result.r.shape[2], result.r.shape[3]))
     return refine(attn[:, net.k :, net.k :], result.r * mt)
 

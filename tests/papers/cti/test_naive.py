@@ -53,9 +53,9 @@ def compare(got, g, prefix, atol):
         "fcams": got.r * got.mt_last,
         "fcams_as": got.r * got.mt_after,
         "attn": got.pa,
-        "rcams": naive.refine(got.pa, got.r * got.mt_last),
+        "rcams": got.refined,
         "ctk": torch.stack(got.tokens_after_block),
-        "attn_headmean_l0_l4_l11": torch.stack(got.attn_headmean)[[0, 4, 11]],
+        "attn_headmean_l0_l4_l11": got.attn_headmean[[0, 4, 11]],
         **{f"ctk{block}": tokens for block, tokens in enumerate(got.tokens_after_block)},
     }
     stored = {key.removeprefix(f"{prefix}_") for key in g if key.startswith(f"{prefix}_")}
@@ -80,9 +80,9 @@ def test_fusion(golden):
     net = NaiveCTI(21, dim=g["x_cls"].shape[2], heads=2, grid=6).double().requires_grad_(False)
     net.head.load_state_dict({"weight": tensor(g["head_weight"]), "bias": tensor(g["head_bias"])})
     attn = tensor(g["attn_headmean"])
-    got = net.read_out(tensor(g["x_patch"]), (6, 6), [tensor(g["x_cls"])], list(attn))
+    got = net.read_out(tensor(g["x_patch"]), (6, 6), [tensor(g["x_cls"])], attn)
     compare(got, g, "train", 1e-11)
-    everything = naive.sum_of(got.attn_headmean)
+    everything = got.attn_headmean.sum(dim=0)
     fused = got.r * naive.class_to_patch(everything, 21, (6, 6))
     close(naive.refine(everything[:, 21:, 21:], fused), g["infer_rcams"], 1e-11)
 
@@ -128,7 +128,7 @@ class Script:
 def scripted(leaf):
     """The four passes of loss_unit. Fields a pass has no part for are NaN: using one would spoil the total."""
     nan = torch.full_like(leaf["cams1"], torch.nan).detach()
-    empty = Pass(nan, nan, nan, nan, nan, nan, [nan] * 12, [])
+    empty = Pass(nan, nan, nan, nan, nan, nan, [nan] * 12, nan, nan)
 
     def tokens(ctk):
         return [ctk if block == 3 else torch.full_like(ctk, torch.nan).detach() for block in range(12)]
@@ -214,7 +214,7 @@ def test_seed(golden):
     close(naive.refined_maps(net, x), g["rcams"], 1e-10)
     close(naive.refined_maps(net, x.flip(-1)), g["rcams_flip_input"], 1e-10)
     got = net(x)
-    attn = naive.sum_of(got.attn_headmean)
+    attn = got.attn_headmean.sum(dim=0)
     close(got.r, g["cams"], 1e-10)
     close(naive.class_to_patch(attn, 21, (4, 6)), g["mtatt_12layers"], 1e-10)
     close(attn[:, 21:, 21:], g["patch_attn_12layers"], 1e-10)
@@ -235,7 +235,7 @@ def test_deit_s(golden):
     compare(net(x), g, "train224", 2e-6)
     corner = x[..., :160, :208]
     got = net(corner)
-    mt = naive.class_to_patch(naive.sum_of(got.attn_headmean), 21, (10, 13))
+    mt = naive.class_to_patch(got.attn_headmean.sum(dim=0), 21, (10, 13))
     for name, value in (("cls", got.y), ("pcls", got.p), ("cams", got.r), ("mtatt", mt)):
         close(value, g[f"eval160x208_{name}"], 2e-6)
     close(naive.refined_maps(net, corner), g["eval160x208_rcams"], 2e-6)

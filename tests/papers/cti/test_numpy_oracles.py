@@ -40,7 +40,7 @@ def _random_pass(seed, batch, k, grid, depth, infusion, last):
     attn = torch.from_numpy(rng.random((depth, batch, k + patches, k + patches)))
     tokens = [torch.from_numpy(rng.standard_normal((batch, k, dim)))]
     with torch.no_grad():
-        return net.read_out(torch.from_numpy(rng.standard_normal((batch, patches, dim))), grid, tokens, list(attn))
+        return net.read_out(torch.from_numpy(rng.standard_normal((batch, patches, dim))), grid, tokens, attn)
 
 
 @settings(deadline=None, max_examples=15)
@@ -48,7 +48,7 @@ def _random_pass(seed, batch, k, grid, depth, infusion, last):
 def test_map_fusion(seed, batch, k, grid):
     depth, infusion, last = 5, 1, 2
     got = _random_pass(seed, batch, k, grid, depth, infusion, last)
-    attn, r = torch.stack(got.attn_headmean).numpy(), got.r.numpy()
+    attn, r = got.attn_headmean.numpy(), got.r.numpy()
     final, after = range(depth - last, depth), range(infusion + 1, depth)
     close(got.r * got.mt_last, oracles.fused_maps(r, attn, final))
     close(got.r * got.mt_after, oracles.fused_maps(r, attn, after))
