@@ -1,9 +1,9 @@
 # One target per experiment; stages are files (`done.json`), so nothing that is up to date is done again.
 #
 # Variables: ROOT (data), SEED or SEEDS="0 1 2", RUN (name of a variant of an experiment), CKPT (best|last), SPLITS (scored splits),
-# SEGMENT (segment|segment-r38), AFFINITY (irn|psa, of cti-voc), ROWS (of cti-ablation), ARGS (more settings for every Trainer
-# stage, e.g. ARGS="--trainer.max_steps 30"; ARGS_classify, ARGS_irn, ARGS_psa and ARGS_segment for one net alone), ONLY (prefix of
-# benchmark rows).
+# SEGMENT (segment|segment-r38), AFFINITY (irn|psa, of cti-voc), ROWS (of cti-ablation), OF and PICTURES (of cti-pictures),
+# ARGS (more settings for every Trainer stage, e.g. ARGS="--trainer.max_steps 30"; ARGS_classify, ARGS_irn, ARGS_psa and
+# ARGS_segment for one net alone), ONLY (prefix of benchmark rows).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -280,6 +280,21 @@ cti-voc: $(call chain,cti-voc) ## CTI on PASCAL VOC, the whole chain; AFFINITY=p
 cti-coco: $(call chain,cti-coco) ## CTI on COCO 2014, the whole chain with IRN
 	$(FS) report runs/cti-coco$(call dash,$(RUN))
 
+# Every kind of map of the first val images, and panels of them: too much to keep of all. $(1) experiment, $(2) seed
+PICTURES ?= 6
+OF ?= cti-voc
+define cti_pictures
+$(call folder,$(1),$(2))/pictures-val/done.json: $(call files,$(1),cam) $(call folder,$(1),$(2))/classify/done.json
+	$(FS) predict $(call yamls,$(1),classify cam) $(call given,$(1),$(2),cam-parts) $(ARGS_classify) --data.init_args.predict_split val --data.init_args.limit $(PICTURES) \
+	  --model.init_args.save_parts true --ckpt_path $(call folder,$(1),$(2))/classify/checkpoints/$(CKPT).ckpt \
+	  + evaluate --maps $(call folder,$(1),$(2))/cam-parts/maps --sweep cam,r,mt,f,q --limit $(PICTURES) --pictures $(PICTURES) $(call score,$(1),$(2),pictures,val)
+endef
+$(foreach s,$(SEEDS),$(eval $(call cti_pictures,$(OF),$(s))))
+
+.PHONY: cti-pictures
+cti-pictures: $(foreach s,$(SEEDS),$(call folder,$(OF),$(s))/pictures-val/done.json) ## maps of every kind, background token and infusion of PICTURES=6 val images of OF=cti-voc
+	@echo "pictures: $(foreach s,$(SEEDS),$(call folder,$(OF),$(s))/pictures-val/pictures)"
+
 # The rows of CTI's ablation: classifier, maps of the train images (not of trainaug), their score. `infusion-3` is `full`.
 ROWS ?= baseline bg intra full $(addprefix infusion-,2 4 5 6 7 8 9 10)
 # $(1) row
@@ -450,13 +465,13 @@ runs/mini-cti-$(2)/seed$(1)/score/done.json: $(sort $(MINI_CTI)/classify.yaml $(
   runs/mini-cti-warm/seed$(1)/classify/done.json runs/mini-cti-$(2)/.settings
 	$(FS) fit $(call cti_config,$(2)) $(call cti_fork,$(1)) \
 	  + predict $(call cti_config,$(2)) --config $(MINI_CTI)/cam.yaml $(call cti_fork,$(1)) --ckpt_path runs/mini-cti-$(2)/seed$(1)/classify/checkpoints/last.ckpt \
-	  + evaluate --maps runs/mini-cti-$(2)/seed$(1)/cam/maps --sweep r,f,q --root runs/worlds/voc-balanced-seed$(1) --split train --limit 240 \
+	  + evaluate --maps runs/mini-cti-$(2)/seed$(1)/cam/maps --sweep cam,r,f,q --root runs/worlds/voc-balanced-seed$(1) --split train --limit 240 \
 	    --experiment mini-cti --out runs/mini-cti-$(2)/seed$(1)/score --pictures 8 --quiet
 endef
 # $(1) seed
 cti_fork = $(call cti_given,$(1)) --model.init_args.weights runs/mini-cti-warm/seed$(1)/classify/checkpoints/last.ckpt
 
-$(foreach s,$(SEEDS),$(eval $(call mini_cti_warm,$(s)))$(foreach r,$(CTI_ROWS),$(eval $(call mini_cti,$(s),$(r)))))
+$(foreach s,$(SEEDS),$(eval $(call mini_cti_warm,$(s)))$(foreach r,$(sort $(CTI_ROWS) full),$(eval $(call mini_cti,$(s),$(r)))))
 
 # The chain behind the seeds of `full`, as mini-sfc's: $(1) seed
 define mini_cti_chain

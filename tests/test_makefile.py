@@ -122,6 +122,14 @@ def test_psa_follows_the_miniature_chain():
     assert all(f"--masks refined={folder}/labels-psa-{split}/refined" in "".join(found) for split in ("train", "val"))
 
 
+def test_pictures_of_cti_come_from_its_classifier():
+    found = commands(make("-n", "cti-pictures", "ROOT=/nowhere", "OF=cti-coco", "PICTURES=3", "RUN=planned"))
+    assert [verb for verb, _ in found] == ["fit", "predict", "evaluate"]
+    predict, evaluate = found[1][1], found[2][1]
+    assert "save_parts true" in predict and "coco/classify.yaml" in predict
+    assert "--maps runs/cti-coco-planned/seed0/cam-parts/maps" in evaluate and "--pictures 3" in evaluate
+
+
 def test_rows_of_the_miniature_cti_fork_from_the_first_phase_of_their_seed():
     found = commands(make("-n", "mini-cti", "SEEDS=8 9", "CTI_ROWS=baseline full"))
     fits = [line for verb, line in found if verb == "fit" and "/cti/classify.yaml" in line]

@@ -123,6 +123,9 @@ class SuiteCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except MisconfigurationException as error:
             raise ConfigError(one_line(str(error))) from error
+        except CheckpointError as error:
+            path = str(self.config[subcommand].get("ckpt_path") or "")
+            raise CheckpointError(str(error) if str(error).startswith(path) else f"{path}: {error}") from error
         except RuntimeError as error:
             if "Error(s) in loading state_dict" not in str(error):
                 raise

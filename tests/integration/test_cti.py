@@ -62,7 +62,8 @@ def test_two_ranks_equal_one_on_the_same_images(words, tmp_path):
             "--trainer.callbacks+=tests.integration.rank_losses.RankLosses",
             f"--trainer.callbacks.folder={tmp_path / name}",
         ]
-        command = words("fit", "--run.name", name, "--trainer.precision", "64-true", *extra, *watch)
+        steps = ["--trainer.max_steps", "20", "--model.init_args.memory_size", "3"]
+        command = words("fit", "--run.name", name, "--trainer.precision", "64-true", *steps, *extra, *watch)
         done = subprocess.run(
             [sys.executable, "-m", "frugalseg", *command],
             cwd=REPOSITORY,
@@ -74,14 +75,15 @@ def test_two_ranks_equal_one_on_the_same_images(words, tmp_path):
         assert done.returncode == 0, done.stderr[-3000:]
     (one,) = [json.loads((tmp_path / "one/rank0.json").read_text())]
     two = [json.loads((tmp_path / f"two/rank{rank}.json").read_text()) for rank in (0, 1)]
-    assert len(one) == 10 and one[-1]["train/loss_cross"] > 0
+    assert len(one) == 20 and one[-1]["train/loss_cross"] > 0
     for step, row in enumerate(one):
         assert row["ids"] == two[0][step]["ids"] + two[1][step]["ids"]
         for term in TERMS:
             mean = (two[0][step][f"train/loss_{term}"] + two[1][step][f"train/loss_{term}"]) / 2
             assert mean == pytest.approx(row[f"train/loss_{term}"], abs=1e-6), (step, term)
     alone, both = (state(tmp_path, name)["state_dict"] for name in ("one", "two"))
-    assert torch.equal(alone["memory.count"], both["memory.count"]) and int(alone["memory.count"].min()) > 0
+    assert torch.equal(alone["memory.count"], both["memory.count"])
+    assert int(alone["memory.count"].min()) >= 3 and int(alone["memory.count"].max()) > 3  # full, and written over
     torch.testing.assert_close(both["memory.values"], alone["memory.values"], rtol=0, atol=1e-6)
     # neighbouring entries differ by far more than that: the order is the same
     rows = alone["memory.values"].flatten(0, 1)
@@ -153,6 +155,48 @@ def test_maps_become_scores_pictures_and_labels(words, world, trained, tmp_path)
     assert len(list((tmp_path / "seeds/seed_labels").glob("*.png"))) == 7
 
 
+def test_validation_scores_what_evaluate_scores(words, world, trained, tmp_path):
+    """The same threshold and mIoU from memory and from files, in a second validation too."""
+    limits = ["--data.init_args.limit", "7", "--ckpt_path", str(trained)]
+    assert main(words("predict", *limits, "--model.init_args.seed_map", "f", overlays=["cam"])) == 0
+    maps, out = tmp_path / "runs/mini-cti-full/seed0/cam/maps", tmp_path / "score"
+    common = ["--root", str(world), "--split", "train", "--limit", "7", "--maps", str(maps)]
+    thresholds = ["--sweep", "cam", "--thresholds", "0.01:0.99:0.01"]
+    assert main(["evaluate", *common, *thresholds, "--out", str(out), "--quiet", "--no-figures"]) == 0
+    scores = json.loads((out / "metrics.json").read_text())
+    again = [
+        "--trainer.limit_val_batches",
+        "1.0",
+        "--trainer.check_val_every_n_epoch",
+        "1",
+        "--trainer.max_epochs",
+        "2",
+    ]
+    still = ["--model.init_args.lr", "1e-20", "--model.init_args.weights", str(trained), "--trainer.max_steps", "-1"]
+    limits = ["--data.init_args.limit", "7", "--run.name", "still", "--model.init_args.weight_decay", "0"]
+    assert main(words("fit", *still, *again, *limits)) == 0
+    found = json.loads((tmp_path / "runs/mini-cti-still/seed0/classify/metrics.json").read_text())
+    # float16 on disk
+    assert found["val/miou"] == pytest.approx(scores["train/miou_cam_best"], abs=2e-3)
+    assert found["val/threshold"] == pytest.approx(scores["train/threshold_cam"], abs=0.0101)
+    with np.load(out / "confusion.npz") as counts:
+        total = int(counts["cam_best"].sum())
+    assert total == 7 * 64 * 64
+
+
+def test_a_continued_fit_does_not_begin_with_the_weights_again(words, trained, tmp_path, monkeypatch):
+    """Weights are where a new fit begins; a continued one has its own."""
+    loaded = []
+    monkeypatch.setattr("frugalseg.papers.cti.task.load_weights", lambda net, *names: loaded.append(names))
+    extra = ["--run.name", "twice", "--model.init_args.weights", str(trained)]
+    assert main(words("fit", *extra, "--trainer.max_steps", "4")) == 0
+    assert loaded == [(str(trained), None)]
+    checkpoint = tmp_path / "runs/mini-cti-twice/seed0/classify/checkpoints/last.ckpt"
+    more = ["--run.name", "more", "--trainer.max_steps", "6", "--ckpt_path", str(checkpoint)]
+    assert main(words("fit", *extra, *more)) == 0
+    assert len(loaded) == 1
+
+
 def test_a_stage_starts_from_another_ones_net(words, trained, tmp_path):
     """The rows of the miniature fork from one first phase: its net is taken over, its class memory is not."""
     still = [
@@ -188,7 +232,8 @@ def test_a_checkpoint_with_tokens_of_other_classes_is_refused(words, trained, tm
         content["state_dict"][f"net.{name}"] = tensor.narrow(axis, 0, tensor.shape[axis] * 11 // 13)
     torch.save(content, trained)
     line = fails(words("predict", "--ckpt_path", str(trained), overlays=["cam"]), capsys)
-    assert "tokens for 10 classes, but there are 12" in line
+    assert "tokens for 10 classes, but there are 12: classes 11 to 12 have no token" in line
+    assert str(trained) in line
 
 
 def test_a_memory_of_another_size_is_refused(words, trained, capsys):

@@ -70,10 +70,11 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block without DropPath."""
+    """Pre-norm transformer block; in training each sample skips each branch at the rate `drop_path`."""
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: int) -> None:
+    def __init__(self, dim: int, heads: int, mlp_ratio: int, drop_path: float = 0.0) -> None:
         super().__init__()
+        self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
         self.attn = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
@@ -82,8 +83,14 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, N, D) to tokens (B, N, D) and attention (B, heads, N, N)."""
         change, attn = self.attn(self.norm1(x))
-        x = x + change
-        return x + self.mlp(self.norm2(x)), attn
+        x = x + self.drop(change)
+        return x + self.drop(self.mlp(self.norm2(x))), attn
+
+    def drop(self, change: Tensor) -> Tensor:
+        """Zero for some samples, divided by the rate of staying for the others."""
+        if not self.training or not self.drop_path:
+            return change
+        return change * (torch.rand(len(change), 1, 1) >= self.drop_path) / (1 - self.drop_path)
 
 
 class PatchEmbed(nn.Module):
@@ -118,6 +125,7 @@ class NaiveCTI(nn.Module):
         infusion: 0-based block after which tokens are taken; they are infused into the input of the next one.
         last: Final blocks whose class attention `Pass.mt_last` sums.
         mlp_ratio: Hidden width of a block's MLP over D.
+        drop_path: Rate of the last block; it grows from 0.
     """
 
     def __init__(
@@ -130,6 +138,7 @@ class NaiveCTI(nn.Module):
         infusion: int = 3,
         last: int = 6,
         mlp_ratio: int = 4,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.k, self.grid, self.infusion, self.last = num_classes, grid, infusion, last
@@ -139,7 +148,8 @@ class NaiveCTI(nn.Module):
         self.pos_embed_cls = nn.Parameter(torch.randn(1, num_classes, dim) * 0.02)
         self.pos_embed_pat = nn.Parameter(torch.randn(1, grid * grid, dim) * 0.02)
         self.tokenizer = nn.Sequential(nn.Linear(dim, 5 * dim), nn.ReLU(), nn.Linear(5 * dim, num_classes * dim))
-        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio) for _ in range(depth))
+        rates = torch.linspace(0, drop_path, depth).tolist()
+        self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, rate) for rate in rates)
         self.head = nn.Conv2d(dim, num_classes, 3, padding=1)
 
     def class_tokens(self, batch: int) -> Tensor:

@@ -1,8 +1,8 @@
 """The package's CTI against the authors' numbers (golden/cti); tolerances are those of the vectors' README.
 
-Whole passes of the narrow net run in float64 only: float32 rounding through its twelve blocks alone comes to the README's
-bounds and beyond (tokens 2.1e-4 of 2e-4, seeds' inputs 1.6e-4 of 1e-4, with fused and explicit attention alike). Its
-training step and DeiT-S hold in float32 too.
+Tokens and maps of the narrow net are compared in float64 only: float32 rounding through its twelve blocks alone comes to
+the README's bounds and beyond (tokens 2.1e-4 of 2e-4, R and Q 1.6e-4 of 1e-4, with fused and explicit attention alike).
+Its attention, seeds and training step, and all of DeiT-S, hold in float32 too.
 """
 
 import numpy as np
@@ -15,7 +15,8 @@ from frugalseg.optim import decayed_groups, warmup_cosine
 from frugalseg.papers.cti import CTI, losses
 from frugalseg.papers.cti.embed import resize_positions
 from frugalseg.papers.cti.memory import ClassMemory
-from frugalseg.papers.cti.model import CTIViT, Pass, Scores
+from frugalseg.papers.cti.model import CTIViT
+from frugalseg.papers.cti.passes import Pass, Scores
 from frugalseg.papers.cti.seeds import Fitted, map_kinds, merge, unmirrored_sum
 from tests.conftest import load_golden
 from tests.papers.cti.rules import apply_rule, rule_rows
@@ -110,8 +111,9 @@ def test_model_tiny_forward(golden, dtype=torch.float64):
             close(tokens[net.infusion + 1], g[f"{prefix}_ctk4"], dtype, 1e-9, 2e-4)
 
 
+@BOTH
 @pytest.mark.parametrize("place", range(3))
-def test_attention_of_single_blocks(golden, place, dtype=torch.float64):
+def test_attention_of_single_blocks(golden, place, dtype):
     """Sums that begin one block later differ by that block's head-mean attention."""
     g = golden("cti/model_tiny_forward")
     net = tiny(g, dtype)
@@ -259,7 +261,8 @@ def test_positions(golden, name, dtype):
     close(resize_positions(tensor(g["pos_embed_pat"], dtype), grid), g[name], dtype, 1e-10, 1e-5)
 
 
-def test_infer_tiny(golden, dtype=torch.float64):
+@BOTH
+def test_infer_tiny(golden, dtype):
     """Seeds of an odd-sized image through the task, folded tokens and all."""
     g, forward = golden("cti/infer_tiny"), golden("cti/model_tiny_forward")
     image, tags = tensor(g["x"], dtype), tensor(g["label"], dtype)[0]
@@ -276,7 +279,8 @@ def test_infer_tiny(golden, dtype=torch.float64):
             (refined[:1], "rcams"), (refined[1:], "rcams_flip_input"), (found.rows[:1], "mtatt_12layers"),
             (found.patches[:1], "patch_attn_12layers"), (found.scores.maps[:1], "cams"),
         ):  # fmt: skip
-            close(value, g[name], dtype, 1e-10, 1e-4)
+            if dtype == torch.float64 or "12layers" in name:
+                close(value, g[name], dtype, 1e-10, 1e-4)
         seeds = task.seeds([pair], tags, size)
     assert seeds["keys"].tolist() == [0, *(int(k.removeprefix("out_class")) + 1 for k in g if k.startswith("out_"))]
     for key, map_ in zip(seeds["keys"].tolist()[1:], seeds["cam"][1:], strict=True):

@@ -6,6 +6,7 @@ import torch
 from frugalseg.errors import CheckpointError, ConfigError, ImageError
 from frugalseg.ops.cam import min_max
 from frugalseg.papers.cti import CTI, losses
+from frugalseg.papers.cti.blocks import AttentionSums, TokenBlock
 from frugalseg.papers.cti.embed import resize_positions
 from frugalseg.papers.cti.model import CTIViT
 from tests.papers.cti import naive, numpy_oracles
@@ -69,11 +70,13 @@ def test_l_cross_waits_until_every_class_has_its_entries():
     task = small()
     two_images = torch.ones(2, CLASSES, dtype=torch.float64)
     first = task.losses(*views(), torch.tensor([[1, 1, 1, 1, 0]] * 2, dtype=torch.float64))
-    assert float(first.cross) == 0 and not task.memory.is_full()
-    assert float(first.total) == pytest.approx(float(first.classification + first.background + first.intra), abs=1e-12)
+    assert float(first.cross.detach()) == 0 and not task.memory.is_full()
+    first = [value.detach() for value in first]
+    assert float(first[4]) == pytest.approx(float(sum(first[:3])), abs=1e-12)
     second = task.losses(*views(), two_images)
-    assert float(second.cross) > 0 and task.memory.is_full()
-    assert float(second.total) == pytest.approx(float(sum(second[:4])), abs=1e-12)
+    assert float(second.cross.detach()) > 0 and task.memory.is_full()
+    second = [value.detach() for value in second]
+    assert float(second[4]) == pytest.approx(float(sum(second[:4])), abs=1e-12)
 
 
 def test_nothing_but_classification_before_the_terms_begin():
@@ -104,7 +107,7 @@ def test_the_rows_of_the_ablation_are_switches(row):
     terms = task.losses(*views(), TAGS)
     on = {name: task.hparams[f"{name}_weight"] > 0 for name in ("background", "intra", "cross")}
     assert {name: float(getattr(terms, name)) > 0 for name in on} == on
-    assert calls == [2 * (2 + on["intra"] + on["cross"])]
+    assert calls == [2 * (1 + on["cross"]), 2 * (1 + on["intra"])]  # P1 with PX, P2 with PI
     terms.total.backward()
     assert all(p.grad is not None for p in task.net.parameters() if p.requires_grad)
     if task.net.first:
@@ -161,8 +164,20 @@ def test_an_image_smaller_than_a_patch_is_refused():
 
 
 def test_the_tokens_of_another_number_of_classes_are_refused():
-    with pytest.raises(CheckpointError, match="tokens for 5 classes, but there are 3"):
-        CTIViT(4, DIM, 2, 3, infusion=0).load_state_dict(CTIViT(6, DIM, 2, 3, infusion=0).state_dict())
+    few, many = CTIViT(4, DIM, 2, 3, infusion=0), CTIViT(6, DIM, 2, 3, infusion=0)
+    with pytest.raises(CheckpointError, match="tokens for 5 classes, but there are 3: classes 4 to 5 do not occur"):
+        few.load_state_dict(many.state_dict())
+    with pytest.raises(CheckpointError, match="tokens for 3 classes, but there are 5: classes 4 to 5 have no token"):
+        many.load_state_dict(few.state_dict())
+    bare = CTIViT(4, DIM, 2, 3, infusion=0, background_token=False)
+    with pytest.raises(
+        CheckpointError, match=r"has no background token, .* set model\.init_args\.background_token to false"
+    ):
+        few.load_state_dict(bare.state_dict())
+    with pytest.raises(
+        CheckpointError, match=r"has a background token, .* set model\.init_args\.background_token to true"
+    ):
+        bare.load_state_dict(few.state_dict())
 
 
 def test_an_infusion_behind_the_last_block_is_refused():
@@ -200,14 +215,42 @@ def test_positions_of_61_patches_have_61():
 
 
 def test_stochastic_depth_draws_for_every_pass_behind_the_trunk():
-    """Within the trunk the passes of view 1 share the masks: PI with the image's own tokens differs behind it only."""
-    task = small(drop_path=0.5, cross_weight=0.0)
+    """Within the trunk the passes of view 1 share the masks; behind it each has its own."""
+    task = small(drop_path=0.5, cross_weight=0.0, fused_blocks=1)
     sizes = []
     for block in task.net.blocks:
         block.register_forward_hook(lambda m, i, out: sizes.append(len(out)))
     torch.manual_seed(0)
     task.losses(*views(), TAGS)
-    assert sizes == [4] * (task.net.infusion + 1) + [6] * (task.net.depth - task.net.infusion - 1)
+    behind = task.net.depth - task.net.infusion - 1
+    assert sizes == [4] * (task.net.infusion + 1) + [2] * behind + [4] * behind
+    assert [block.drop_path for block in task.net.blocks] == pytest.approx([0, 0.125, 0.25, 0.375, 0.5])
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.6, 1 - 1e-6])
+@pytest.mark.parametrize("watched", [True, False])
+def test_stochastic_depth_equals_its_definition(rate, watched):
+    """Branches that are not run for samples that skip them give what running them for all and masking gives."""
+    torch.manual_seed(0)
+    block = TokenBlock(0, DIM, 3, 2.0, rate).double().train()
+    x = torch.randn(5, 7, DIM, dtype=torch.float64, requires_grad=True)
+    groups = [AttentionSums(5, 2, rows_from=0, patches_from=0)] if watched else []
+    torch.manual_seed(1)
+    out = block(x, groups)
+    torch.manual_seed(1)
+    taken = [(torch.rand(5) >= rate).double().view(-1, 1, 1) / (1 - rate) for _ in range(2)]
+    middle = x + taken[0] * block.attn(block.norm1(x))
+    expected = middle + taken[1] * block.mlp(block.norm2(middle))
+    torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+    gradients = torch.autograd.grad(expected.square().sum(), [x, *block.parameters()], retain_graph=True)
+    found = torch.autograd.grad(out.square().sum(), [x, *block.parameters()])
+    for one, two in zip(found, gradients, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-8)
+    if watched:  # maps are those of all samples, whether they skip the branch or not
+        sums = AttentionSums(5, 2, rows_from=0, patches_from=0)
+        block.eval()(x, [sums])
+        torch.testing.assert_close(groups[0].rows, sums.rows)
+        torch.testing.assert_close(groups[0].patches, sums.patches)
 
 
 def test_maps_and_losses_are_float32_under_bf16():

@@ -74,6 +74,13 @@ def test_an_earlier_stage_gives_everything(file):
     assert all(torch.equal(t, task.net.state_dict()[name]) for name, t in net.state_dict().items())
 
 
+def test_an_earlier_stage_at_another_size_gets_its_positions_resized(file):
+    source, net = CTIViT(4, grid=14, **SMALL), CTIViT(4, grid=6, **SMALL)
+    load_weights(net, file(source.state_dict()))
+    assert torch.equal(net.pos_embed_pat, resize_positions(source.pos_embed_pat.detach(), (6, 6)))
+    assert torch.equal(net.head.weight, source.head.weight)
+
+
 def test_a_stem_takes_weights_of_its_own(tmp_path, file):
     torch.manual_seed(3)
     source = CTIViT(4, 12, 3, 3, infusion=1, stem=STEM)
@@ -100,6 +107,11 @@ def _without(state, name):
         (lambda s: {**s, "pos_embed": torch.zeros(1, 198, 12)}, WeightsError, "square table"),
         (lambda s: _without(s, "blocks.2.norm1.bias"), WeightsError, r"holds no blocks\.2\.norm1\.bias"),
         (lambda s: {**s, "blocks.0.norm1.bias": torch.zeros(3)}, WeightsError, r"shape \(3,\), not \(12,\)"),
+        (
+            lambda s: {**s, "blocks.3.norm1.bias": torch.zeros(12)},
+            WeightsError,
+            r"blocks\.3\.norm1\.bias, which this net has not",
+        ),
         (lambda s: {"token_table": torch.zeros(4, 12)}, WeightsError, "folded"),
     ],
 )

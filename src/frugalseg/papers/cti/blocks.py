@@ -5,7 +5,7 @@ differ in what they need, so they come in groups. Where a group needs nothing, a
 rows, only these are computed beside the fused output; only patch affinities need the whole matrix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -80,6 +80,8 @@ def _added(total: Tensor | None, part: Tensor) -> Tensor:
 class TokenBlock(Block):
     """timm's ViT block that can keep sums of its attention; parameters and names are timm's.
 
+    Stochastic depth leaves out the work of the samples that skip a branch, not only its result.
+
     Args:
         index: number of the block, from 0.
         dim: D.
@@ -88,13 +90,13 @@ class TokenBlock(Block):
         drop_path: rate at which a sample skips one of the two branches in training.
     """
 
-    def __init__(self, index: int, dim: int, heads: int, mlp_ratio: float, drop_path: float) -> None:
-        norm: Any = partial(nn.LayerNorm, eps=1e-6)
-        super().__init__(dim, heads, mlp_ratio, qkv_bias=True, drop_path=drop_path, norm_layer=norm)
-        self.index = index
-
     attn: Any
     mlp: Any
+
+    def __init__(self, index: int, dim: int, heads: int, mlp_ratio: float, drop_path: float) -> None:
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)
+        super().__init__(dim, heads, mlp_ratio, qkv_bias=True, norm_layer=norm)
+        self.index, self.drop_path = index, drop_path
 
     def forward(self, x: Tensor, groups: Sequence[AttentionSums] = ()) -> Tensor:  # type: ignore[override]
         """Run the block.
@@ -106,14 +108,34 @@ class TokenBlock(Block):
         Returns:
             (N, K + P, D).
         """
-        if not any(group.wants_rows(self.index) or group.wants_patches(self.index) for group in groups):
-            plain: Tensor = super().forward(x)
-            return plain
+        if any(group.wants_rows(self.index) or group.wants_patches(self.index) for group in groups):
+            x = self._attended(x, groups)
+        else:
+            x = self._added(x, lambda part: self.attn(self.norm1(part)))
+        return self._added(x, lambda part: self.mlp(self.norm2(part)))
+
+    def _attended(self, x: Tensor, groups: Sequence[AttentionSums]) -> Tensor:
+        """The attention branch where its matrices are needed, of samples that skip it too."""
         samples, length, width = x.shape
         qkv = self.attn.qkv(self.norm1(x)).reshape(samples, length, 3, self.attn.num_heads, -1)
         parts = qkv.permute(2, 0, 3, 1, 4).split([group.size for group in groups], dim=1)
         attended = [group.attend(q, k, v, self.index) for group, (q, k, v) in zip(groups, parts, strict=True)]
-        out = torch.cat(attended) if len(attended) > 1 else attended[0]
-        x = x + self.drop_path1(self.attn.proj(out.transpose(1, 2).reshape(samples, length, width)))
-        result: Tensor = x + self.drop_path2(self.mlp(self.norm2(x)))
-        return result
+        change: Tensor = self.attn.proj(torch.cat(attended).transpose(1, 2).reshape(samples, length, width))
+        if not self.training or not self.drop_path:
+            return x + change
+        taken = (torch.rand(samples) >= self.drop_path).double() / (1 - self.drop_path)
+        return x + change * taken.to(x).view(-1, 1, 1)
+
+    def _added(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        """Add a branch; in training it is only run for the samples that take it (stochastic depth)."""
+        if not self.training or not self.drop_path:
+            return x + branch(x)
+        # drawn on the CPU: a number that the device drew would have to be waited for
+        taken = (torch.rand(len(x)) >= self.drop_path).nonzero().flatten()
+        scale = 1 / (1 - self.drop_path)
+        if not len(taken):
+            return x + 0 * branch(x)  # every parameter keeps a gradient, which DDP waits for
+        if len(taken) == len(x):
+            return x + scale * branch(x)
+        taken = taken.to(x.device, non_blocking=True)
+        return x.index_add(0, taken, branch(x[taken]).to(x.dtype), alpha=scale)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frugalseg.ops.cam import min_max
-from frugalseg.papers.cti.model import refine
+from frugalseg.papers.cti.passes import refine
 
 
 def classification_loss(logits: Tensor, tags: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """CTI's network: a ViT with one token per class and one for the background.
 
-Specification: cti.md sections 2 and 3. Torch and timm only. K = C + 1 tokens, the background first, P = h * w patches.
+Specification: cti.md sections 2, 3 and 15. Torch and timm only. K = C + 1 tokens, background first; P = h * w patches.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,88 +12,7 @@ from torch import Tensor, nn
 from frugalseg.errors import CheckpointError, ImageError
 from frugalseg.papers.cti.blocks import AttentionSums, TokenBlock
 from frugalseg.papers.cti.embed import PatchEmbed, StemEmbed, resize_positions
-
-
-class Scores(NamedTuple):
-    """What the last block's tokens say about a batch."""
-
-    token_logits: Tensor
-    """(N, C) mean over D of each class token; the background token is not classified."""
-    patch_logits: Tensor
-    """(N, C) spatial mean of the patch head's class channels, before the ReLU."""
-    maps: Tensor
-    """(N, K, h, w) R: the patch head after its ReLU."""
-
-
-class Pass(NamedTuple):
-    """One forward pass."""
-
-    scores: Scores
-    rows: Tensor | None
-    """(N, K, h, w) mt: attention of class tokens to patches, summed over blocks."""
-    patches: Tensor | None
-    """(N, P, P) pa: attention of patches to patches, summed over blocks."""
-    tokens: Tensor
-    """(N, K, D) T: class tokens after block `infusion`, before anything is infused."""
-
-
-class Trunk(NamedTuple):
-    """Two views after the blocks that all passes of a training step share."""
-
-    view1: Tensor
-    """(B, K + P, D)."""
-    view2: Tensor
-    """(B, K + P, D)."""
-    sums: AttentionSums
-    """Of view 1, to be continued."""
-    grid: tuple[int, int]
-
-
-class Branches(NamedTuple):
-    """The passes of one training step behind the trunk (cti.md section 4)."""
-
-    plain1: Scores
-    """P1: view 1."""
-    plain2: Scores
-    """P2: view 2."""
-    rows: Tensor | None
-    """(B, K, h, w) mt of P1 over the last `fused_blocks` blocks."""
-    patches: Tensor | None
-    """(B, P, P) pa of P1 over the blocks behind the infusion."""
-    intra: Tensor | None
-    """(B, K, h, w) R of PI: view 1 with the tokens of view 2 infused."""
-    cross: Tensor | None
-    """(B, K, h, w) R of PX: view 1 with class prototypes infused."""
-    cross_rows: Tensor | None
-    """(B, K, h, w) mt of PX over the blocks behind the infusion."""
-
-
-def refine(patches: Tensor, maps: Tensor) -> Tensor:
-    """Spread maps by patch affinity: Q_k(i) = sum_j pa(i, j) F_k(j) (cti.md section 3).
-
-    Args:
-        patches: (N, P, P).
-        maps: (N, k, h, w).
-
-    Returns:
-        (N, k, h, w).
-    """
-    return (maps.flatten(2) @ patches.transpose(1, 2)).reshape(maps.shape)
-
-
-def infuse(x: Tensor, tokens: Tensor, count: int) -> Tensor:
-    """Replace class tokens by their mean with others; patches stay (cti.md sections 4.3 and 4.4).
-
-    Args:
-        x: (N, K + P, D).
-        tokens: (N, k, D), for the last k of the K class tokens.
-        count: K.
-
-    Returns:
-        (N, K + P, D).
-    """
-    first = count - tokens.shape[1]
-    return torch.cat([x[:, :first], (x[:, first:count] + tokens.to(x.dtype)) / 2, x[:, count:]], dim=1)
+from frugalseg.papers.cti.passes import Branches, Pass, Scores, Trunk, infuse
 
 
 class CTIViT(nn.Module):
@@ -116,7 +35,7 @@ class CTIViT(nn.Module):
         stem: settings of a `StemEmbed` in place of the patch convolution.
 
     Raises:
-        ValueError: there is no block behind the infusion.
+        ValueError: there is no block behind the infusion, or fewer blocks than fused ones.
     """
 
     def __init__(
@@ -137,6 +56,8 @@ class CTIViT(nn.Module):
         super().__init__()
         if not 0 <= infusion < depth - 1:
             raise ValueError(f"infusion must be 0 to {depth - 2}, so that a block of the {depth} is behind it")
+        if not 1 <= (depth // 2 if fused_blocks is None else fused_blocks) <= depth:
+            raise ValueError(f"fused_blocks must be 1 to {depth}, the number of blocks")
         self.first = int(background_token)
         """Number of the first class's token."""
         self.tokens = num_classes - 1 + self.first
@@ -204,7 +125,7 @@ class CTIViT(nn.Module):
         if min(height, width) < patch:
             raise ImageError(
                 f"an image of {width} x {height} pixels is smaller than one patch of {patch} x {patch}: leave it out, "
-                "or set model.init_args.fit to pad or resize"
+                "train on a larger crop, or predict with model.init_args.fit pad or resize"
             )
         cells = self.patch_embed(image)
         grid = (cells.shape[-2], cells.shape[-1])
@@ -227,7 +148,8 @@ class CTIViT(nn.Module):
     def scores(self, x: Tensor, grid: tuple[int, int]) -> Scores:
         """Both heads on the tokens (N, K + P, D) of the last block; no final norm (cti.md 2.4)."""
         cells = x[:, self.tokens :].transpose(1, 2).reshape(len(x), -1, *grid)
-        maps = _wide(self.head(cells))
+        with torch.autocast(x.device.type, enabled=False):
+            maps = _wide(self.head(cells.to(self.head.weight.dtype)))
         return Scores(
             _wide(x[:, self.first : self.tokens]).mean(dim=-1), maps[:, self.first :].mean(dim=(-2, -1)), maps.relu()
         )
@@ -260,7 +182,7 @@ class CTIViT(nn.Module):
         return Pass(self.scores(x, grid), _on_grid(sums.rows, grid), sums.patches, tokens)
 
     def trunk(self, view1: Tensor, view2: Tensor, background: bool = True) -> Trunk:
-        """The blocks up to the infusion, both views as one batch (cti.md 15, items 1 and 2).
+        """The blocks up to the infusion for both views (cti.md 15, item 1).
 
         The three passes of view 1 share them, and under stochastic depth also which samples skip a branch.
 
@@ -275,11 +197,16 @@ class CTIViT(nn.Module):
         wanted = (self.fused_from, self.infusion + 1) if background else (None, None)
         sums = AttentionSums(len(view1), self.tokens, *wanted)
         x, grid = self.start(torch.cat([view1, view2]))
-        x = self.run(x, 0, self.infusion + 1, sums, AttentionSums(len(view2), self.tokens))
-        return Trunk(x[: len(view1)], x[len(view1) :], sums, grid)
+        # as one batch until view 1 is watched, which without maps before the infusion is never
+        together = min(self.infusion + 1, self.fused_from if background else self.depth)
+        first, second = torch.split(self.run(x, 0, together), len(view1))
+        first = self.run(first, together, self.infusion + 1, sums)
+        return Trunk(first, self.run(second, together, self.infusion + 1), sums, grid)
 
     def branches(self, trunk: Trunk, intra: bool = True, prototypes: Tensor | None = None) -> Branches:
-        """The blocks behind the infusion for all passes of a step, as one batch.
+        """The blocks behind the infusion for all passes of a step.
+
+        As two batches, P1 with PX, whose attention is kept, and P2 with PI, whose is not (cti.md 15, item 2).
 
         Args:
             trunk: of this step.
@@ -289,27 +216,31 @@ class CTIViT(nn.Module):
         Returns:
             `Branches`.
         """
-        size, parts, groups = len(trunk.view1), [trunk.view1], [trunk.sums]
-        cross = AttentionSums(size, self.tokens, rows_from=self.infusion + 1)
+        size, behind = len(trunk.view1), self.infusion + 1
+        watched, groups = [trunk.view1], [trunk.sums]
+        cross = AttentionSums(size, self.tokens, rows_from=behind)
         if prototypes is not None:
-            parts.append(infuse(trunk.view1, prototypes, self.tokens))
+            watched.append(infuse(trunk.view1, prototypes, self.tokens))
             groups.append(cross)
-        parts.append(trunk.view2)
+        others = [trunk.view2]
         if intra:
-            parts.append(infuse(trunk.view1, trunk.view2[:, : self.tokens], self.tokens))
-        groups.append(AttentionSums(size * (len(parts) - len(groups)), self.tokens))
-        x = self.run(torch.cat(parts), self.infusion + 1, self.depth, *groups)
-        chunks = [torch.split(values, size) for values in self.scores(x, trunk.grid)]
-        scores = [Scores(*values) for values in zip(*chunks, strict=True)]
+            others.append(infuse(trunk.view1, trunk.view2[:, : self.tokens], self.tokens))
+        plain1, *crossed = self._split(self.run(torch.cat(watched), behind, self.depth, *groups), trunk)
+        plain2, *intras = self._split(self.run(torch.cat(others), behind, self.depth), trunk)
         return Branches(
-            plain1=scores[0],
-            plain2=scores[-2 if intra else -1],
+            plain1=plain1,
+            plain2=plain2,
             rows=_on_grid(trunk.sums.rows, trunk.grid),
             patches=trunk.sums.patches,
-            intra=scores[-1].maps if intra else None,
-            cross=scores[1].maps if prototypes is not None else None,
+            intra=intras[0].maps if intras else None,
+            cross=crossed[0].maps if crossed else None,
             cross_rows=_on_grid(cross.rows, trunk.grid),
         )
+
+    def _split(self, x: Tensor, trunk: Trunk) -> list[Scores]:
+        """Scores of each pass in a batch of several."""
+        chunks = [torch.split(values, len(trunk.view1)) for values in self.scores(x, trunk.grid)]
+        return [Scores(*values) for values in zip(*chunks, strict=True)]
 
     # ------------------------------------------------------------------ state
 
@@ -317,15 +248,26 @@ class CTIViT(nn.Module):
         """Refuse the tokens of another number of classes in words; take over a folded table."""
         saved = state_dict.get(prefix + "pos_embed_cls")
         if isinstance(saved, Tensor) and saved.shape[1] != self.tokens:
-            own, theirs = self.tokens - self.first, saved.shape[1] - self.first
-            raise CheckpointError(
-                f"the checkpoint has tokens for {theirs} classes, but there are {own} to be told apart: "
-                "give the checkpoint of this benchmark (VOC has 20 classes, COCO 80), or its data"
-            )
+            raise CheckpointError(self._other_tokens(saved.shape[1], prefix + "bg_token" in state_dict))
         table = state_dict.get(prefix + "token_table")
         if isinstance(table, Tensor):
             self.tokenizer, self.token_table = None, torch.empty_like(table)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _other_tokens(self, count: int, background: bool) -> str:
+        """What is wrong with a checkpoint of `count` tokens."""
+        theirs, own = count - background, self.tokens - self.first
+        if theirs == own:
+            return (
+                f"the checkpoint has {'a' if background else 'no'} background token, the settings say otherwise: "
+                f"set model.init_args.background_token to {str(background).lower()}"
+            )
+        low, high = sorted((theirs, own))
+        which = f"classes {low + 1} to {high} {'have no token' if own > theirs else 'do not occur in the data'}"
+        return (
+            f"the checkpoint has tokens for {theirs} classes, but there are {own}: {which}; "
+            "give the checkpoint of this benchmark (VOC has 20 classes, COCO 80), or its data"
+        )
 
 
 def _wide(x: Tensor) -> Tensor:

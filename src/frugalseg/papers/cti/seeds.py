@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frugalseg.ops.cam import min_max, resize
-from frugalseg.papers.cti.model import Pass, refine
+from frugalseg.papers.cti.passes import Pass, refine
 
 Fit = Literal["crop", "pad", "resize"]
 """What becomes of pixels that fill no patch: dropped, and the map stretched over them, as the authors do (trap 7);
@@ -64,7 +64,8 @@ def map_kinds(found: Pass, channels: Tensor, kinds: Sequence[str]) -> dict[str, 
         maps["mt"] = found.rows[:, channels]
         maps["f"] = maps["r"] * maps["mt"]
     if found.patches is not None:
-        maps["q"] = refine(found.patches, maps["f"])
+        with torch.autocast(found.patches.device.type, enabled=False):
+            maps["q"] = refine(found.patches, maps["f"])
     return {kind: maps[kind] for kind in kinds}
 
 

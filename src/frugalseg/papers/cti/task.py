@@ -18,8 +18,10 @@ from frugalseg.ops.thresholds import cumulate, histogram
 from frugalseg.optim import decayed_groups, warmup_cosine
 from frugalseg.papers.cti import losses
 from frugalseg.papers.cti.memory import ClassMemory, paired_tokens
-from frugalseg.papers.cti.model import CTIViT, Pass
+from frugalseg.papers.cti.model import CTIViT
+from frugalseg.papers.cti.passes import Pass
 from frugalseg.papers.cti.seeds import KINDS, Fit, fit_patches, map_kinds, merge, unmirrored_sum
+from frugalseg.papers.cti.settings import check_settings
 from frugalseg.papers.cti.weights import load_weights
 
 THRESHOLDS = tuple(i / 100 for i in range(1, 100))
@@ -115,14 +117,14 @@ class CTI(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if background_weight and not background_token:
-            raise ConfigError("model.init_args.background_weight: there is no background token; set it to 0")
+        check_settings(self.hparams)
         self.net = CTIViT(
             num_classes, dim, depth, heads, patch, grid, 4.0, drop_path, infusion, fused_blocks, background_token, stem
         )
         self.memory = ClassMemory(num_classes - 1, dim, memory_size)
         # all ranks keep the same memory by themselves: DDP need not send it around with every step
-        self._ddp_params_and_buffers_to_ignore = [f"memory.{name}" for name, _ in self.memory.named_buffers()]
+        kept = [f"memory.{name}" for name, _ in self.memory.named_buffers()]
+        self._ddp_params_and_buffers_to_ignore = [*kept, "counts"]
         self.register_buffer(
             "counts", torch.zeros(num_classes, num_classes, len(THRESHOLDS) + 1, dtype=torch.int64), False
         )
@@ -143,9 +145,10 @@ class CTI(LightningModule):
         """
         h = self.hparams
         by_epoch = h["schedule"] == "epoch"
-        length = (self.trainer.max_epochs or 0) if by_epoch else int(self.trainer.estimated_stepping_batches)
-        if length <= 0:
-            raise ConfigError("model.init_args.schedule: set it to step, or set trainer.max_epochs")
+        length = (self.trainer.max_epochs or 0) if by_epoch else self.trainer.estimated_stepping_batches
+        if not 0 < length < float("inf"):
+            key = "max_epochs (or model.init_args.schedule to step)" if by_epoch else "max_steps or max_epochs"
+            raise ConfigError(f"model.init_args.schedule: its length is not known; set trainer.{key}")
 
         def factor(time: int) -> float:
             return warmup_cosine(time, length, h["warmup"], h["lr"], h["warmup_lr"], h["min_lr"]) / float(h["lr"])
@@ -175,11 +178,11 @@ class CTI(LightningModule):
             `Losses`.
         """
         h = self.hparams
-        weights = [h[f"{name}_weight"] if extra else 0.0 for name in ("background", "intra", "cross")]
-        trunk = self.net.trunk(view1, view2, background=weights[0] > 0)
+        factors = [h[f"{name}_weight"] if extra else 0.0 for name in ("background", "intra", "cross")]
+        trunk = self.net.trunk(view1, view2, background=factors[0] > 0)
         own = trunk.view1[:, self.net.first : self.net.tokens]
-        prototypes = self._cross_tokens(own, tags, show_cross) if weights[2] > 0 else None
-        found = self.net.branches(trunk, weights[1] > 0, prototypes)
+        prototypes = self._cross_tokens(own, tags, show_cross) if factors[2] > 0 else None
+        found = self.net.branches(trunk, factors[1] > 0, prototypes)
         with torch.autocast(view1.device.type, enabled=False):
             plain = found.plain1.maps
             logits = (found.plain1.token_logits, found.plain1.patch_logits, *found.plain2[:2])
@@ -187,12 +190,12 @@ class CTI(LightningModule):
             background = intra = cross = classification.new_zeros(())
             if found.rows is not None and found.patches is not None:
                 options = (h["detach_foreground"], h["unlabelled"] == "skip")
-                background = weights[0] * losses.background_loss(plain, found.rows, found.patches, tags, *options)
+                background = factors[0] * losses.background_loss(plain, found.rows, found.patches, tags, *options)
             if found.intra is not None:
-                intra = weights[1] * losses.intra_loss(plain, found.intra)
+                intra = factors[1] * losses.intra_loss(plain, found.intra)
             if found.cross is not None and found.cross_rows is not None:
                 classes = [maps[:, self.net.first :] for maps in (plain, found.cross, found.cross_rows)]
-                cross = weights[2] * losses.cross_loss(*classes)
+                cross = factors[2] * losses.cross_loss(*classes)
             counted = cross if h["cross"] == "paired" or self._memory_is_full else torch.zeros_like(cross)
         # separate tensors: the authors' logs show the total under the name of the first term (trap 1)
         return Losses(classification, background, intra, cross, classification + background + intra + counted)

@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 def load_weights(net: CTIViT, weights: str | None, stem_weights: str | None = None) -> None:
     """Load initial weights.
 
-    From a plain ViT with one class token (DeiT-S): its class token and the token's position go to all classes, patch
-    positions are resized to the net's table, its classifier and final norm are left out. The background token stays 0;
-    tokenizer and patch head keep their random numbers. From a checkpoint of this net: everything.
+    From a plain ViT with one class token (DeiT-S): its class token and the token's position go to all classes, its
+    classifier and final norm are left out. The background token stays 0; tokenizer and patch head keep their random
+    numbers. From a checkpoint of this net: everything. Either way patch positions are resized to the net's table.
 
     Args:
         net: receives them.
@@ -40,6 +40,10 @@ def load_weights(net: CTIViT, weights: str | None, stem_weights: str | None = No
     if "pos_embed_cls" not in found:
         found = _tokens_of_vit(net, found, weights)
     wanted = net.state_dict()
+    if "pos_embed_pat" in found and (side := round(wanted["pos_embed_pat"].shape[1] ** 0.5)):
+        found["pos_embed_pat"] = resize_positions(found["pos_embed_pat"].float(), (side, side))
+    if extra := [name for name in found if name.startswith("blocks.") and name not in wanted]:
+        raise WeightsError(f"{weights}: holds {extra[0]}, which this net has not; give the weights of as many blocks")
     for name, tensor in wanted.items():
         if name not in found:
             raise WeightsError(f"{weights}: holds no {name}; give the weights of the same architecture, or null")
@@ -60,7 +64,6 @@ def _tokens_of_vit(net: CTIViT, found: Mapping[str, Tensor], weights: str) -> di
             f"{weights}: not a ViT with one class token and a square table of positions; "
             "give DeiT's weights (deit_small_patch16_224.fb_in1k), a checkpoint of CTI, or null"
         )
-    side = round(net.pos_embed_pat.shape[1] ** 0.5)
     own = net.state_dict()
     kept = {name: own[name] for name in own if name.startswith(("tokenizer.", "head.", "patch_embed.", "bg_token"))}
     taken = {name: tensor for name, tensor in found.items() if name.startswith("blocks.") or name == "cls_token"}
@@ -70,5 +73,5 @@ def _tokens_of_vit(net: CTIViT, found: Mapping[str, Tensor], weights: str) -> di
         **kept,
         **taken,
         "pos_embed_cls": positions[:, :1].expand(-1, net.tokens, -1).contiguous(),
-        "pos_embed_pat": resize_positions(positions[:, 1:].float(), (side, side)),
+        "pos_embed_pat": positions[:, 1:],
     }
