@@ -33,10 +33,11 @@ def test_two_steps_and_seeds_of_real_images(real_voc, tmp_path):
         size = Image.open(real_voc / f"JPEGImages/{file.stem}.jpg").size
         with np.load(file) as maps:
             assert maps["cam"].shape[1:] == size[::-1]
-            assert all(float(maps[kind][1:].max()) > 0 for kind in ("r", "mt", "f", "q"))
+            assert float(maps["mt"][1:].max()) > 0.9  # R, and so F and Q, may be empty from random weights
+            assert all(0 <= maps[kind].min() <= maps[kind].max() <= 1 for kind in ("cam", "r", "f", "q"))
     score = ["--maps", str(folder / "cam/maps"), "--root", str(real_voc), "--split", "val", "--limit", "3", "--quiet"]
     assert main(["evaluate", *score, "--sweep", "cam,r", "--pictures", "1", "--out", str(tmp_path / "score")]) == 0
     metrics = json.loads((tmp_path / "score/metrics.json").read_text())
-    assert 0 < metrics["val/miou_cam_best"] < 1
+    assert 0 < metrics["val/miou_cam_best"] < 1 and 0 < metrics["val/miou_r_best"] < 1
     (panel,) = (tmp_path / "score/pictures").iterdir()
     assert Image.open(panel).height > 4 * size[1]
