@@ -116,7 +116,7 @@ def page_lines(rows: Sequence[Record]) -> str:
     lines = ["| row | value | bound | what |", "|---|---|---|---|"]
     for row in rows[1:]:
         unit = "" if row["unit"] == "ratio" else f" {row['unit']}"
-        value = "" if row["value"] is None else f"{row['value']:.3g}{unit}"
+        value = "" if row["value"] is None else f"{row['value']:.4g}{unit}"
         bound = "" if row["bound"] is None else f"{'<=' if row['better'] == 'lower' else '>='} {row['bound']:g}"
         text = row.get("error") or row["what"] + (f" ({row['skipped']})" if "skipped" in row else "")
         lines.append(f"| `{row['id']}` | {value} | {bound} | {text} |")
