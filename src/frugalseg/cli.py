@@ -137,13 +137,19 @@ def split_chain(words: Sequence[str]) -> list[list[str]]:
     return parts
 
 
+class _Stderr(logging.Handler):
+    """Prints to what is the error stream now; logging's own handler keeps the one it began with, even a closed one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        print(self.format(record), file=sys.stderr)
+
+
 def _log_to_stderr() -> None:
     """Show the package's own log; other libraries keep theirs."""
     log = logging.getLogger("frugalseg")
     if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        log.addHandler(handler)
+        log.addHandler(_Stderr())
         log.setLevel(logging.INFO)
 
 

@@ -1,6 +1,9 @@
 """Verbs without a Trainer, and the recipes on a miniature world."""
 
+import io
+import logging
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -141,3 +144,14 @@ def test_commands_joined_by_plus_run_in_order_and_stop_at_the_first_failure(tmp_
     assert not (tmp_path / "b").exists()
     assert main([*worlds[1], "+"]) == 2 and "+" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+
+
+def test_the_log_goes_to_the_error_stream_of_the_moment(monkeypatch, capsys):
+    """Whoever calls `main` twice may have closed the stream of the first call."""
+    first = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", first)
+        assert main(["--version"]) == 0
+    first.close()
+    logging.getLogger("frugalseg").info("still heard")
+    assert capsys.readouterr().err == "still heard\n"
