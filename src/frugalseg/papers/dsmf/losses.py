@@ -1,0 +1,43 @@
+"""DSMF-Net's loss as a function of logits (dsmf.md 4.6)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frugalseg.batch import IGNORE_INDEX
+
+
+def episode_loss(logits: Tensor, target: Tensor, foreground_weight: float = 1.0) -> Tensor:
+    """Cross-entropy of background and class over all pixels that count.
+
+    With a foreground weight above 1 the mean is the weighted one: small objects are not drowned by their background.
+
+    Args:
+        logits: (N, 2, H, W).
+        target: (N, H, W) int64 of 0, 1 and 255.
+        foreground_weight: of the class's pixels; the background's is 1. Published methods weigh both 1.
+
+    Returns:
+        A scalar; 0 where every pixel is ignored.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        weight = wide.new_tensor([1.0, foreground_weight])
+        total = F.cross_entropy(wide, target, weight, ignore_index=IGNORE_INDEX, reduction="sum")
+        counted = torch.where(target == IGNORE_INDEX, 0.0, weight[target.clamp(max=1)]).sum()
+        return total / counted.clamp(min=torch.finfo(wide.dtype).tiny)
+
+
+def auxiliary_loss(logits: Sequence[Tensor], target: Tensor, foreground_weight: float = 1.0) -> Tensor:
+    """Mean of the same loss over the auxiliary heads; 0 where there are none.
+
+    Args:
+        logits: (N, 2, H, W) of each head.
+        target: (N, H, W).
+        foreground_weight: see `episode_loss`.
+    """
+    if not logits:
+        return target.new_zeros((), dtype=torch.float32)
+    return torch.stack([episode_loss(part, target, foreground_weight) for part in logits]).mean()
