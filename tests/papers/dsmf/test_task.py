@@ -1,0 +1,176 @@
+"""DSMF-Net's task: what is kept of supports changes nothing, counts are exact, training goes through Lightning."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader, Dataset
+
+from frugalseg.errors import ConfigError
+from frugalseg.ops.few_shot import class_iou, count_episode, fb_iou, mean_iou, sum_by_class
+from frugalseg.papers.dsmf.cache import SupportCache, joined
+from frugalseg.papers.dsmf.task import DSMF
+from tests.papers.dsmf.test_model import TINY
+
+QUIET = {
+    "logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False,
+    "accelerator": "cpu",
+}  # fmt: skip
+
+
+def task(**settings):
+    torch.manual_seed(0)
+    made = DSMF(num_classes=6, weights=None, **{**TINY, **settings})
+    for module in made.net.graphs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.constant_(module.weight, 0.5)
+    return made
+
+
+IMAGES = torch.randn(7, 3, 48, 40, generator=torch.Generator().manual_seed(3))
+
+
+class Episodes(Dataset):
+    """Queries and supports out of seven images of classes 1 to 3; an image's mask depends on it and the class."""
+
+    def __init__(self, shots=2, count=12):
+        self.shots, self.count = shots, count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, number):
+        class_id = 1 + number % 3
+        query, supports = number % 7, [(number + 2 + shot) % 7 for shot in range(self.shots)]
+        return {
+            "id": str(query), "query_image": IMAGES[query], "query_mask": self.mask(query, class_id),
+            "support_images": IMAGES[supports], "class_id": class_id, "number": number,
+            "support_masks": torch.stack([self.mask(image, class_id) for image in supports]),
+            "support_id": [str(image) for image in supports],
+        }  # fmt: skip
+
+    @staticmethod
+    def mask(image, class_id):
+        mask = torch.zeros(48, 40, dtype=torch.int64)
+        mask[4 * class_id : 4 * class_id + 12, 2 * image : 2 * image + 16] = 1
+        mask[40:, :5] = 255
+        return mask
+
+
+def collate(items):
+    rest = torch.utils.data.default_collate([{k: v for k, v in i.items() if k != "support_id"} for i in items])
+    return {**rest, "support_id": [item["support_id"] for item in items]}
+
+
+def loader(order=None, batch=1, **settings):
+    data = Episodes(**settings)
+    return DataLoader(torch.utils.data.Subset(data, order or range(len(data))), batch_size=batch, collate_fn=collate)
+
+
+def double(batch):
+    return {k: v.double() if torch.is_tensor(v) and v.is_floating_point() else v for k, v in batch.items()}
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+@pytest.mark.parametrize("limit", [0, 1 << 30])
+def test_answers_from_the_cache_equal_the_net(shots, limit):
+    made = task(cache_bytes=limit).double().eval()
+    with torch.no_grad():
+        for batch in loader(batch=4, shots=shots):
+            batch = double(batch)
+            found = made.answer(batch)
+            expected = made.net(batch["query_image"], batch["support_images"], batch["support_masks"])
+            torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=1e-10)
+            torch.testing.assert_close(found.prior, expected.prior, rtol=0, atol=1e-10)
+    seen = 12 * shots
+    assert made.cache.hits + made.cache.misses == seen
+    assert made.cache.misses == (seen if limit == 0 else len({(i, c) for n in range(12) for i, c in _pairs(n, shots)}))
+
+
+def _pairs(number, shots):
+    return [((number + 2 + shot) % 7, 1 + number % 3) for shot in range(shots)]
+
+
+def test_an_empty_support_is_kept_too():
+    made = task().double().eval()
+    batch = double(next(iter(loader(batch=2))))
+    batch["support_masks"] = torch.zeros_like(batch["support_masks"])
+    with torch.no_grad():
+        found = made.answer(batch)
+    assert torch.isfinite(found.logits).all() and not found.prior.any()
+
+
+def test_the_cache_stops_at_its_limit():
+    cache = SupportCache(limit=100)
+    made = task().double().eval()
+    batch = double(next(iter(loader())))
+    with torch.no_grad():
+        for _ in range(2):
+            cache.get(("a", 1), lambda: made._support(batch, 0, 0))
+    assert (cache.hits, cache.misses, cache.used) == (0, 2, 0)
+
+
+def test_columns_of_different_length_are_filled_up():
+    one, two = ((torch.rand(3, 8), torch.rand(10, n)) for n in (4, 7))
+    support = joined([[one], [two]])
+    assert support.last.shape == (2, 1, 10, 1, 7) and support.prototypes.shape == (2, 1, 3, 8)
+    assert torch.equal(support.last[0, 0, :, 0, :4], one[1]) and not support.last[0, 0, :, 0, 4:].any()
+    assert support.mask.eq(1).all()
+
+
+def scores(made, *loaders):
+    trainer = Trainer(**QUIET)
+    return [trainer.test(made, part, verbose=False)[0] for part in loaders]
+
+
+def test_scores_are_sums_over_episodes_whatever_their_order_and_batches(tmp_path):
+    made = task().double()
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1)).tolist()
+
+    class Double(DataLoader):
+        def __iter__(self):
+            return map(double, super().__iter__())
+
+    def loaded(order, batch):
+        return Double(torch.utils.data.Subset(Episodes(), order), batch_size=batch, collate_fn=collate)
+
+    straight, turned, large = scores(made, loaded(range(12), 1), loaded(order, 1), loaded(order, 8))
+    assert straight == turned == large and straight["test/episodes"] == 12
+    made.eval()
+    counts, classes = [], []
+    with torch.no_grad():
+        for batch in loader():
+            batch = double(batch)
+            logits = made.net(batch["query_image"], batch["support_images"], batch["support_masks"]).logits
+            counts.append(count_episode(logits[0].argmax(0), batch["query_mask"][0]))
+            classes.append(int(batch["class_id"]))
+    sums = sum_by_class(counts, classes, (1, 2, 3))
+    assert straight["test/miou"] == pytest.approx(mean_iou(sums), abs=1e-7)
+    assert straight["test/fb_iou"] == pytest.approx(fb_iou(sums), abs=1e-7)
+    for c, value in zip((1, 2, 3), class_iou(sums), strict=True):
+        assert straight[f"test/iou/{c}"] == pytest.approx(value, abs=1e-7)
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_a_fit_moves_what_learns_and_nothing_else(optimiser):
+    made = task(optimiser=optimiser, lr=1e-2, warmup=2)
+    before = {name: value.clone() for name, value in made.net.state_dict().items()}
+    trainer = Trainer(max_epochs=2, **QUIET)
+    trainer.fit(made, loader(batch=3), loader(count=6))
+    assert 0 <= float(trainer.callback_metrics["val/miou"]) <= 1
+    moved = {name for name, value in made.net.state_dict().items() if not torch.equal(value, before[name])}
+    frozen = {name for name in before if name.startswith("backbone.")}
+    assert not moved & frozen
+    assert {name for name, p in made.net.named_parameters() if p.requires_grad} <= moved
+
+
+def test_nothing_answered_is_told():
+    with pytest.raises(ConfigError, match="no episode of split test was answered"):
+        task_without_episodes = task()
+        task_without_episodes._trainer = type("Fake", (), {"world_size": 1})()
+        task_without_episodes._scores("test")
+
+
+@pytest.mark.parametrize("key", ["lr", "foreground_weight"])
+def test_settings_that_make_no_sense_are_refused_by_name(key):
+    with pytest.raises(ConfigError, match=rf"model\.init_args\.{key} is 0"):
+        task(**{key: 0})
