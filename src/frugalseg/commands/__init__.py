@@ -6,6 +6,7 @@
 VERBS = {
     "crf": "labels from class maps with a dense CRF: after it, seed labels for edges, PSA's",
     "data": "check a data set on disk: `frugalseg data check voc --root ROOT`",
+    "episodes": "write the few-shot episodes that evaluation runs to a file that others can run",
     "evaluate": "score a folder of class maps against masks",
     "miniature": "write a small synthetic world in a benchmark's official layout",
     "report": "print the tables of finished runs and their mean over seeds",

@@ -1,6 +1,7 @@
 """One-way few-shot episodes (recipe `Episodes`)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import cv2
@@ -39,6 +40,8 @@ class Episodes(Recipe):
         test_episodes: evaluation episodes: None takes every pair once; fewer are a seeded choice, more go round again
             with other supports.
         test_seed: base seed of the evaluation episodes; the usual report is the mean over 0 to 4.
+        episodes_file: validation and test run the episodes of this file (of `frugalseg episodes`, see `episode_files`)
+            and draw none: `test_episodes` and `test_seed` are not looked at.
         scale: training: both sides times a uniform number lo..hi; None for off.
         rotate: training: degrees of the random rotation to either side.
         flip: training: probability of a horizontal flip.
@@ -64,6 +67,7 @@ class Episodes(Recipe):
         allow_missing_classes: bool = False,
         mean: Triple = IMAGENET_MEAN,
         std: Triple = IMAGENET_STD,
+        episodes_file: Path | None = None,
     ) -> None:
         if shots < 1 or size < 1 or min(per_epoch or 1, test_episodes or 1) < 1 or test_seed < 0:
             raise ConfigError(
@@ -71,6 +75,7 @@ class Episodes(Recipe):
             )
         self.shots, self.size = shots, size
         self.per_epoch, self.test_episodes, self.test_seed = per_epoch, test_episodes, test_seed
+        self.episodes_file = None if episodes_file is None else Path(episodes_file)
         self.allow_missing_classes = allow_missing_classes
         self.normaliser = Normaliser(mean, std)
         fill = tuple(round(255 * value) for value in mean)

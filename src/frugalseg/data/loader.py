@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, cast
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from frugalseg.data.base import Episode, Sample
+from frugalseg.data.episode_files import read_episodes
 from frugalseg.data.episode_table import Draw as EpisodeDraw
 from frugalseg.data.episode_table import EpisodeTable
 from frugalseg.data.episodes import Episodes
@@ -97,14 +99,18 @@ class EvaluationItems(Dataset[Item]):
 
 
 class EvaluationEpisodes(EvaluationItems):
-    """Fixed episodes.
+    """Fixed episodes: drawn, or those of the recipe's file.
 
     Args:
         samples: the split.
         recipe: makes items.
         num_classes: K, with the background.
-        table: what episodes are drawn from.
+        table: what episodes are drawn from; its classes are those that a file may test.
         fold: number of the fold, which the draws depend on.
+
+    Raises:
+        DatasetNotFoundError: the recipe's file is not there.
+        DatasetError: it does not fit, see `read_episodes`.
     """
 
     def __init__(
@@ -112,6 +118,11 @@ class EvaluationEpisodes(EvaluationItems):
     ) -> None:
         super().__init__(samples, recipe, num_classes)
         self.table, self.shots, self.key = table, recipe.shots, (recipe.test_seed, fold)
+        self.given: dict[int, EpisodeDraw] = {}
+        if recipe.episodes_file is not None:
+            self.given = draws_of_file(recipe.episodes_file, samples, recipe.shots, table)
+            self.numbers = list(self.given)
+            return
         self.numbers = list(range(recipe.test_episodes or len(table)))
         if len(self.numbers) < len(table):  # not the first ones: lists are in the order of scenes or classes
             order = np.random.default_rng(self.key).permutation(len(table))
@@ -124,7 +135,28 @@ class EvaluationEpisodes(EvaluationItems):
     def pick(self, index: int) -> Episode:
         """The episode of that index."""
         number = self.numbers[index]
-        return episode_of(self.table.test(number, self.key, self.shots), self.samples, number)
+        draw = self.given[number] if self.given else self.table.test(number, self.key, self.shots)
+        return episode_of(draw, self.samples, number)
+
+
+def draws_of_file(path: Path, samples: Sequence[Sample], shots: int, table: EpisodeTable) -> dict[int, EpisodeDraw]:
+    """Read a file of episodes: number -> draw, in the file's order.
+
+    Args:
+        path: the file.
+        samples: the split that it names images of.
+        shots: K.
+        table: of the split; knows which classes are tested.
+
+    Raises:
+        DatasetNotFoundError: there is no such file.
+        DatasetError: it does not fit, see `read_episodes`.
+    """
+    place = {sample.id: index for index, sample in enumerate(samples)}
+    return {
+        row.number: EpisodeDraw(row.class_id, place[row.query], tuple(place[name] for name in row.supports))
+        for row in read_episodes(path, shots, place, table.members, table.where)
+    }
 
 
 def episode_of(draw: EpisodeDraw, samples: Sequence[Sample], number: int) -> Episode:
