@@ -4,8 +4,6 @@ Random weights, a full class memory, stochastic depth as published: every term a
 """
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from frugalseg.papers.cti import CTI
-from tests.benchmark.measure import REPOSITORY, Measured, Skip, in_fresh_process, interleave, peak_memory, ratio
+from tests.benchmark.measure import Measured, Skip, in_fresh_process, interleave, last_line_of, peak_memory, ratio
 from tests.papers.cti.naive import NaiveCTI, NaiveMemory, train_step
 
 CLASSES, BATCH = 20, 2
@@ -115,8 +113,10 @@ def step448_over_naive(quick: bool) -> dict[str, Measured]:
     Small steps take half the time with the memory kept. Here it helps the naive step alone, whose matrices are so large
     that glibc hands them back to the kernel each time.
     """
+    words = ["--quick"] if quick else []
+    plain = last_line_of("tests.benchmark.cti", "times", *words, plain_allocation=True)
     return {
-        "cti.step448_over_naive": _in_plain_process(quick),
+        "cti.step448_over_naive": Measured(**json.loads(plain)),
         "cti.step448_over_naive_kept": _step448(quick),
     }
 
@@ -127,18 +127,6 @@ def _step448(quick: bool) -> Measured:
         {"step": task_step(make_task(quick), batch), "naive": naive_step(batch, quick)}, 1 if quick else 3
     )
     return ratio(times, "step", "naive")
-
-
-def _in_plain_process(quick: bool) -> Measured:
-    """`_step448` in a process without settings of the allocator."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    words = [sys.executable, "-m", "tests.benchmark.cti", "times", *(["--quick"] if quick else [])]
-    done = subprocess.run(
-        words, cwd=REPOSITORY, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip().splitlines()[-1]}")
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def step448_memory(quick: bool) -> dict[str, Measured]:

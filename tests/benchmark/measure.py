@@ -125,11 +125,23 @@ def _status(key: str) -> int:
 
 
 def in_fresh_process(module: str, *arguments: str) -> int:
-    """The integer that `python -m module arguments` prints last, run with one thread from the repository's root."""
+    """The integer that `python -m module arguments` prints last; see `last_line_of`."""
+    return int(last_line_of(module, *arguments).split()[-1])
+
+
+def last_line_of(module: str, *arguments: str, plain_allocation: bool = False) -> str:
+    """The line that `python -m module arguments` prints last, run with one thread from the repository's root.
+
+    Args:
+        module: to run.
+        arguments: its words.
+        plain_allocation: without the settings of glibc's allocator that `make` gives.
+    """
+    kept = {name: value for name, value in os.environ.items() if not (plain_allocation and name.startswith("MALLOC_"))}
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        cwd=REPOSITORY, env={**kept, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"{module} {' '.join(arguments)}: {done.stderr.strip().splitlines()[-1]}")
-    return int(done.stdout.split()[-1])
+    return done.stdout.splitlines()[-1]

@@ -184,3 +184,14 @@ class DilatedVGG(FrozenBackbone):
 
     def _last(self, c3: Tensor) -> Tensor:
         return self._block(4, c3)
+
+
+def dilated(name: str, options: dict[str, Any] | None = None) -> FrozenBackbone:
+    """A backbone by name: a VGG where the name begins so, else a ResNet.
+
+    Args:
+        name: of timm.
+        options: further arguments of `DilatedResNet` or `DilatedVGG`.
+    """
+    make = DilatedVGG if name.startswith("vgg") else DilatedResNet
+    return make(name, **(options or {}))

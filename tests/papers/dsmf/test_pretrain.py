@@ -10,14 +10,20 @@ from torch.utils.data import DataLoader
 
 from frugalseg.errors import ConfigError
 from frugalseg.nn.weights import load_backbone_weights
+from frugalseg.papers.dsmf.losses import weighted_cross_entropy
 from frugalseg.papers.dsmf.model import DSMFNet
-from frugalseg.papers.dsmf.pretrain import BaseNet, BasePretrain, base_classes, dense_loss
+from frugalseg.papers.dsmf.pretrain import BaseNet, BasePretrain, base_classes
 from tests.papers.dsmf.test_model import TINY
 from tests.papers.dsmf.test_task import QUIET
 
 K, NOVEL, BASE = 7, (2, 5), (0, 1, 3, 4, 6)
 BACKBONE = {key: TINY[key] for key in ("backbone", "backbone_options")}
 SIZE = (48, 40)
+
+
+def background(logits, weight):
+    """Weights of all classes: the background's own, 1 for the others."""
+    return [weight, *[1.0] * (logits.shape[1] - 1)]
 
 
 def task(**settings):
@@ -74,7 +80,7 @@ def test_labels_of_novel_pixels_change_neither_loss_nor_gradient(other):
 def test_logits_at_novel_pixels_have_no_gradient():
     made, batch = task(), a_batch()
     logits = made.net(batch["image"]).detach().requires_grad_()
-    dense_loss(logits, made.target(batch["mask"]), 0.4).backward()
+    weighted_cross_entropy(logits, made.target(batch["mask"]), background(logits, 0.4)).backward()
     silent = torch.isin(batch["mask"], torch.tensor([*NOVEL, 255]))
     gradient = logits.grad.abs().sum(dim=1)
     assert not gradient[silent].any()
@@ -106,15 +112,19 @@ def test_the_loss_is_the_weighted_mean(weight):
         share = weight if label == 0 else 1.0
         total -= share * np.log(np.exp(scores[label]) / np.exp(scores).sum())
         counted += share
-    assert float(dense_loss(logits, target, weight)) == pytest.approx(total / counted, rel=1e-12)
+    assert float(weighted_cross_entropy(logits, target, background(logits, weight))) == pytest.approx(
+        total / counted, rel=1e-12
+    )
 
 
 def test_the_loss_is_float32_whatever_the_precision():
     logits = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
     target = torch.ones(1, 8, 8).long()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = dense_loss(logits, target, 0.4)
-    assert found.dtype == torch.float32 and torch.equal(found, dense_loss(logits.float(), target, 0.4))
+        found = weighted_cross_entropy(logits, target, background(logits, 0.4))
+    assert found.dtype == torch.float32 and torch.equal(
+        found, weighted_cross_entropy(logits.float(), target, background(logits, 0.4))
+    )
 
 
 def test_logits_are_a_linear_map_of_c3_and_c4_resized_to_the_image():

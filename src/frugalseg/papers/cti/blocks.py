@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from frugalseg.ops.precision import at_least_float32
+
 
 class AttentionSums:
     """Running sums of one group of samples.
@@ -69,8 +71,7 @@ class AttentionSums:
 def _softmax(q: Tensor, k: Tensor) -> Tensor:
     """Attention weights, at least in float32 whatever the trainer's precision is."""
     logits: Tensor = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    return logits.softmax(dim=-1, dtype=wide)
+    return at_least_float32(logits).softmax(dim=-1)
 
 
 def _added(total: Tensor | None, part: Tensor) -> Tensor:

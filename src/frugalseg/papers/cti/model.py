@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from frugalseg.errors import CheckpointError, ImageError
+from frugalseg.ops.precision import at_least_float32
 from frugalseg.papers.cti.blocks import AttentionSums, TokenBlock
 from frugalseg.papers.cti.embed import PatchEmbed, StemEmbed, resize_positions
 from frugalseg.papers.cti.passes import Branches, Pass, Scores, Trunk, infuse
@@ -149,9 +150,11 @@ class CTIViT(nn.Module):
         """Both heads on the tokens (N, K + P, D) of the last block; no final norm (cti.md 2.4)."""
         cells = x[:, self.tokens :].transpose(1, 2).reshape(len(x), -1, *grid)
         with torch.autocast(x.device.type, enabled=False):
-            maps = _wide(self.head(cells.to(self.head.weight.dtype)))
+            maps = at_least_float32(self.head(cells.to(self.head.weight.dtype)))
         return Scores(
-            _wide(x[:, self.first : self.tokens]).mean(dim=-1), maps[:, self.first :].mean(dim=(-2, -1)), maps.relu()
+            at_least_float32(x[:, self.first : self.tokens]).mean(dim=-1),
+            maps[:, self.first :].mean(dim=(-2, -1)),
+            maps.relu(),
         )
 
     def forward(
@@ -268,11 +271,6 @@ class CTIViT(nn.Module):
             f"the checkpoint has tokens for {theirs} classes, but there are {own}: {which}; "
             "give the checkpoint of this benchmark (VOC has 20 classes, COCO 80), or its data"
         )
-
-
-def _wide(x: Tensor) -> Tensor:
-    """At least float32: maps and logits are not computed in half precision."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _on_grid(rows: Tensor | None, grid: tuple[int, int]) -> Tensor | None:

@@ -40,7 +40,8 @@ def load_weights(net: CTIViT, weights: str | None, stem_weights: str | None = No
     if "pos_embed_cls" not in found:
         found = _tokens_of_vit(net, found, weights)
     wanted = net.state_dict()
-    if "pos_embed_pat" in found and (side := round(wanted["pos_embed_pat"].shape[1] ** 0.5)):
+    if "pos_embed_pat" in found:
+        side = round(wanted["pos_embed_pat"].shape[1] ** 0.5)
         found["pos_embed_pat"] = resize_positions(found["pos_embed_pat"].float(), (side, side))
     if extra := [name for name in found if name.startswith("blocks.") and name not in wanted]:
         raise WeightsError(f"{weights}: holds {extra[0]}, which this net has not; give the weights of as many blocks")

@@ -8,6 +8,8 @@ learned, signed and the same for every image, and each place gets back from the 
 import torch
 from torch import Tensor, nn
 
+from frugalseg.ops.precision import at_least_float32
+
 IMPLEMENTATIONS = ("einsum", "pyg")
 NORM_EPS = 1e-4
 """Of the unit's batch normalisation, as its authors released it."""
@@ -65,7 +67,7 @@ class GraphUnit(nn.Module):
         Returns:
             Node states V (N, T, n) and the assignment phi (N, n, P), at least float32.
         """
-        theta, phi = _wide(self.state(x)).flatten(2), _wide(self.assign(x)).flatten(2)
+        theta, phi = at_least_float32(self.state(x)).flatten(2), at_least_float32(self.assign(x)).flatten(2)
         with torch.autocast(x.device.type, enabled=False):
             v = torch.einsum("btp,bnp->btn", theta, phi)
         return v / phi.shape[-1] if self.normalise else v, phi
@@ -100,7 +102,7 @@ class GraphUnit(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             y = torch.einsum("btn,bnp->btp", z, phi).reshape(*z.shape[:2], *x.shape[2:])
             added: Tensor = self.norm(self.extend(y))
-        return _wide(x) + added
+        return at_least_float32(x) + added
 
 
 def identity_graph_conv(states: int) -> nn.Module:
@@ -125,8 +127,3 @@ def identity_graph_conv(states: int) -> nn.Module:
         del linear.weight
         linear.register_buffer("weight", torch.eye(states), persistent=False)
     return layer
-
-
-def _wide(x: Tensor) -> Tensor:
-    """At least float32, whatever the trainer's precision is."""
-    return x if x.dtype == torch.float64 else x.float()

@@ -1,9 +1,9 @@
 """Head of DSMF-Net, for the fused features and for the auxiliary losses alike (dsmf.md 4.6, as PFENet)."""
 
-import torch
 from torch import Tensor, nn
 
 from frugalseg.ops.cam import resize
+from frugalseg.ops.precision import at_least_float32
 
 
 class Head(nn.Module):
@@ -34,6 +34,5 @@ class Head(nn.Module):
         Returns:
             (N, classes, H, W), at least float32: bfloat16 logits would be resized in steps of bfloat16.
         """
-        logits: Tensor = self.layers(features)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = at_least_float32(self.layers(features))
         return logits if size is None else resize(logits, size, align_corners=True)

@@ -7,6 +7,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frugalseg.batch import IGNORE_INDEX
+from frugalseg.ops.precision import at_least_float32
+
+
+def weighted_cross_entropy(logits: Tensor, target: Tensor, weights: Sequence[float]) -> Tensor:
+    """Weighted mean of the cross-entropy over all pixels that count.
+
+    Args:
+        logits: (N, B, H, W).
+        target: (N, H, W) int64 of 0..B-1 and 255.
+        weights: (B,) of each class's pixels.
+
+    Returns:
+        A scalar; 0 where every pixel is ignored.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        wide = at_least_float32(logits)
+        weight = wide.new_tensor(weights)
+        total = F.cross_entropy(wide, target, weight, ignore_index=IGNORE_INDEX, reduction="sum")
+        # torch's own mean is NaN where nothing counts
+        counted = torch.where(target == IGNORE_INDEX, 0.0, weight[target.clamp(max=len(weight) - 1)]).sum()
+        return total / counted.clamp(min=torch.finfo(wide.dtype).tiny)
 
 
 def episode_loss(logits: Tensor, target: Tensor, foreground_weight: float = 1.0) -> Tensor:
@@ -22,12 +43,7 @@ def episode_loss(logits: Tensor, target: Tensor, foreground_weight: float = 1.0)
     Returns:
         A scalar; 0 where every pixel is ignored.
     """
-    with torch.autocast(logits.device.type, enabled=False):
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        weight = wide.new_tensor([1.0, foreground_weight])
-        total = F.cross_entropy(wide, target, weight, ignore_index=IGNORE_INDEX, reduction="sum")
-        counted = torch.where(target == IGNORE_INDEX, 0.0, weight[target.clamp(max=1)]).sum()
-        return total / counted.clamp(min=torch.finfo(wide.dtype).tiny)
+    return weighted_cross_entropy(logits, target, (1.0, foreground_weight))
 
 
 def auxiliary_loss(logits: Sequence[Tensor], target: Tensor, foreground_weight: float = 1.0) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from frugalseg.nn.dilated import DilatedResNet, DilatedVGG, FrozenBackbone, Stages
+from frugalseg.nn.dilated import Stages, dilated
 from frugalseg.ops.cam import resize
 from frugalseg.ops.prototypes import foreground, prior_mask, scaled_cosine_map, weighted_average_pool
 from frugalseg.papers.dsmf.fusion import EnrichmentFusion, Fusion, PyramidFusion
@@ -87,8 +87,7 @@ class DSMFNet(nn.Module):
         super().__init__()
         if not graph_stages or not set(graph_stages) <= {1, 2, 3, 4} or len(set(graph_stages)) < len(graph_stages):
             raise ValueError(f"graph_stages must be different stages from 1 to 4, got {tuple(graph_stages)}")
-        make = DilatedVGG if backbone.startswith("vgg") else DilatedResNet
-        self.backbone: FrozenBackbone = make(backbone, **(backbone_options or {}))
+        self.backbone = dilated(backbone, backbone_options)
         self.graph_stages, self.use_maps, self.use_prior = tuple(graph_stages), use_maps, use_prior
         self.prior_chunk = prior_chunk
         channels = self.backbone.channels

@@ -12,15 +12,16 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from frugalseg.batch import IGNORE_INDEX, SegBatch
 from frugalseg.errors import ConfigError
-from frugalseg.nn.dilated import DilatedResNet, DilatedVGG, FrozenBackbone
+from frugalseg.nn.dilated import dilated
 from frugalseg.nn.weights import load_backbone_weights
 from frugalseg.ops.cam import resize
 from frugalseg.ops.confusion import confusion_matrix, mean_iou
+from frugalseg.ops.precision import at_least_float32
+from frugalseg.papers.dsmf.losses import weighted_cross_entropy
 
 
 def base_classes(num_classes: int, novel: Sequence[int]) -> tuple[int, ...]:
@@ -44,27 +45,6 @@ def base_classes(num_classes: int, novel: Sequence[int]) -> tuple[int, ...]:
     return base
 
 
-def dense_loss(logits: Tensor, target: Tensor, background_weight: float = 1.0) -> Tensor:
-    """Weighted mean of the cross-entropy over all pixels that count.
-
-    Args:
-        logits: (N, B, H, W), the background first.
-        target: (N, H, W) int64 of 0..B-1 and 255.
-        background_weight: of the background's pixels; those of all other classes weigh 1.
-
-    Returns:
-        A scalar; 0 where every pixel is ignored.
-    """
-    with torch.autocast(logits.device.type, enabled=False):
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        weight = wide.new_ones(wide.shape[1])
-        weight[0] = background_weight
-        total = F.cross_entropy(wide, target, weight, ignore_index=IGNORE_INDEX, reduction="sum")
-        # torch's own mean is NaN where nothing counts, and a crop may hold novel pixels alone
-        counted = torch.where(target == IGNORE_INDEX, 0.0, weight[target.clamp(max=len(weight) - 1)]).sum()
-        return total / counted.clamp(min=torch.finfo(wide.dtype).tiny)
-
-
 class BaseNet(nn.Module):
     """A learning backbone and one 1x1 convolution on its last two stages.
 
@@ -78,8 +58,7 @@ class BaseNet(nn.Module):
         self, outputs: int, backbone: str = "resnet50", backbone_options: dict[str, Any] | None = None
     ) -> None:
         super().__init__()
-        make = DilatedVGG if backbone.startswith("vgg") else DilatedResNet
-        self.backbone: FrozenBackbone = make(backbone, **{**(backbone_options or {}), "frozen": False})
+        self.backbone = dilated(backbone, {**(backbone_options or {}), "frozen": False})
         self.head = nn.Conv2d(sum(self.backbone.channels[2:]), outputs, 1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -92,9 +71,8 @@ class BaseNet(nn.Module):
             (N, outputs, H, W), at least float32.
         """
         stages = self.backbone(image)
-        logits: Tensor = self.head(torch.cat([stages.c3, stages.c4], dim=1))
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        return resize(wide, (image.shape[-2], image.shape[-1]), align_corners=True)
+        logits = at_least_float32(self.head(torch.cat([stages.c3, stages.c4], dim=1)))
+        return resize(logits, (image.shape[-2], image.shape[-1]), align_corners=True)
 
 
 class BasePretrain(LightningModule):
@@ -182,7 +160,8 @@ class BasePretrain(LightningModule):
 
     def loss(self, batch: SegBatch) -> Tensor:
         """Weighted cross-entropy of background and base classes."""
-        return dense_loss(self.net(batch["image"]), self.target(batch["mask"]), self.hparams["background_weight"])
+        weights = [self.hparams["background_weight"], *[1.0] * (len(self.base) - 1)]
+        return weighted_cross_entropy(self.net(batch["image"]), self.target(batch["mask"]), weights)
 
     def training_step(self, batch: SegBatch, batch_idx: int) -> Tensor:
         """One batch."""

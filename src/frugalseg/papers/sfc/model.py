@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from frugalseg.nn.backbone import ResNetStages, Stages
 from frugalseg.nn.tiled import stages_in_tiles
 from frugalseg.ops.cam import EPS, resize, with_background
+from frugalseg.ops.precision import at_least_float32
 from frugalseg.ops.prototypes import argmax_masks, cosine_map, masked_average_pool
 
 LARGEST_AFFINITY = 2**28
@@ -32,11 +33,6 @@ class Maps(NamedTuple):
     """(N, K, h, w) prototype map, or None where it was not asked for."""
     logits: Tensor
     """(N, C, h, w) class logits before rectification."""
-
-
-def _wide(x: Tensor) -> Tensor:
-    """At least float32: maps, norms and cosines are not computed in half precision."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def unit_features(features: Tensor, centre: bool = False) -> Tensor:
@@ -147,7 +143,7 @@ class SFCHeads(nn.Module):
 
     def score(self, stages: Stages) -> Tensor:
         """(N, C, 1, 1) image-level logits alone: all that a plain classifier's loss needs."""
-        return _wide(self.classifier(stages.layer4)).mean(dim=(-2, -1), keepdim=True)
+        return at_least_float32(self.classifier(stages.layer4)).mean(dim=(-2, -1), keepdim=True)
 
     def hierarchy(self, stages: Stages) -> Tensor:
         """Normalised side features of all levels on the grid of layer4; trains the side convolutions only.
@@ -158,7 +154,7 @@ class SFCHeads(nn.Module):
         grid = (stages.layer4.shape[-2], stages.layer4.shape[-1])
         levels = []
         for side, x in zip((self.side1, self.side2, self.side3, self.side4), stages[1:], strict=True):
-            feature = _wide(side(x.detach()))
+            feature = at_least_float32(side(x.detach()))
             if self.centre:
                 feature = feature - feature.mean(dim=(-2, -1), keepdim=True)
             feature = feature * (1.0 / (torch.linalg.vector_norm(feature, dim=1, keepdim=True) + EPS))
@@ -168,7 +164,7 @@ class SFCHeads(nn.Module):
     def embed(self, image: Tensor, x4: Tensor) -> Tensor:
         """f9 of the image (resized to the grid, corners aligned) and layer4, image channels first."""
         small = resize(image, (x4.shape[-2], x4.shape[-1]), align_corners=True)
-        return _wide(self.f9(torch.cat([small.to(x4.dtype), x4], dim=1)))
+        return at_least_float32(self.f9(torch.cat([small.to(x4.dtype), x4], dim=1)))
 
     def prototype_map(self, mw: Tensor, features: Tensor, mask: Tensor) -> Tensor:
         """Rectified cosine to the prototype of each class (sfc.md 2.3, step 5).
@@ -186,7 +182,7 @@ class SFCHeads(nn.Module):
 
     def forward(self, image: Tensor, stages: Stages, mask: Tensor, prototypes: bool = True) -> Maps:
         """Maps of one scale in the training form; see `SFCNet.forward`."""
-        logits = _wide(self.classifier(stages.layer4))
+        logits = at_least_float32(self.classifier(stages.layer4))
         with torch.autocast(image.device.type, enabled=False):
             m0 = with_background(logits) * mask.to(logits.dtype)
         embedded = self.embed(image, stages.layer4)
@@ -200,7 +196,7 @@ class SFCHeads(nn.Module):
         """Maps of one scale in the inference form; see `SFCNet.infer`."""
         # 1x1 convolutions without bias are linear, so folding first gives the folded logits for half the work
         x4 = fold(stages.layer4)
-        logits = _wide(self.classifier(x4))
+        logits = at_least_float32(self.classifier(x4))
         embedded = self.embed(fold(image), x4)
         features = fold(self.hierarchy(stages))
         with torch.autocast(image.device.type, enabled=False):
