@@ -82,6 +82,8 @@ class EpisodeBatch(TypedDict):
     """(N,) int64, the class's id in the benchmark's masks."""
     number: Tensor
     """(N,) int64, number of the episode within its split."""
+    base_seed: NotRequired[Tensor]
+    """(N,) int64, base seed of the episodes; only when evaluating."""
 
 
 class ViewsBatch(TypedDict):

@@ -28,7 +28,7 @@ def read(path, shots=2):
 
 
 def loader(root, role="test", fold=0, **settings):
-    data = ISAID5i(root, Episodes(size=SIDE, **settings), fold=fold, num_workers=0)
+    data = ISAID5i(root, Episodes(size=SIDE, **settings), fold=fold, val_classes="novel", num_workers=0)
     data.setup(role if role == "test" else "validate")
     return getattr(data, f"{role}_dataloader")()
 
@@ -155,7 +155,11 @@ def test_a_file_gives_the_very_items_that_drawing_gives(tiles, file, role, setti
     drawn = list(loader(tiles, role, **settings))
     # another seed and number of episodes would be drawn: they come from the file
     given = {"episodes_file": file, "shots": settings.get("shots", 1), "test_seed": 1, "test_episodes": 5}
-    assert_same(loader(tiles, role, **given), drawn)
+    found = list(loader(tiles, role, **given))
+    # the seed then is but a name
+    assert {int(b.pop("base_seed")) for b in found} == {1}
+    assert {int(b.pop("base_seed")) for b in drawn} == {settings.get("test_seed", 0)}
+    assert_same(found, drawn)
     del given["episodes_file"]
     assert [b["support_id"] for b in loader(tiles, role, **given)] != [b["support_id"] for b in drawn[:5]]
 
@@ -166,7 +170,7 @@ def test_fewer_shots_than_the_file_has_are_those_that_are_drawn(tiles, file):
 
 
 def test_the_file_says_what_runs_and_in_which_order(tiles, file):
-    rows = [EpisodeRow(5, 3, NAMES[2], (NAMES[0], NAMES[0])), EpisodeRow(1, 1, NAMES[9], (NAMES[5], NAMES[7]))]
+    rows = [EpisodeRow(5, 3, NAMES[2], (NAMES[7], NAMES[7])), EpisodeRow(1, 1, NAMES[10], (NAMES[5], NAMES[0]))]
     write_episodes(file, rows, "")
     batches = list(loader(tiles, shots=2, episodes_file=file))
     found = [(int(b["number"]), int(b["class_id"]), b["id"][0], tuple(b["support_id"][0])) for b in batches]
@@ -183,5 +187,5 @@ def test_a_file_of_another_fold_is_refused(tiles, file):
 
 def test_training_does_not_look_at_the_file(tiles, file):
     data = ISAID5i(tiles, Episodes(size=SIDE, episodes_file=file), train_split="val", batch_size=2, num_workers=0)
-    data.pairs = lambda role: ISAID5i.pairs(data, "val")  # the tree has no training tiles
+    data.pairs = lambda role: ISAID5i.pairs(data, "test")  # the tree has no training tiles
     assert len(list(data.train_dataloader())) == 24

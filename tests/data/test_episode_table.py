@@ -98,7 +98,18 @@ def test_pairs_of_another_data_set(caplog):
         EpisodeTable(samples(3), [Pair("a0", 1), Pair("a1", 1)], [1], "split val of here")
     table = EpisodeTable(samples(3), [Pair("i0", 1), Pair("i1", 1), Pair("a1", 1)], [1], "split val of here")
     assert len(table) == 2
-    assert "1 of 3 pairs are left out" in caplog.text
+    said = "1 of 3 pairs of the few-shot lists are left out, they name 1 images that are not in the split, first a1"
+    assert said in caplog.text
+
+
+def test_pairs_without_images_are_an_error_unless_the_split_is_narrowed():
+    pairs = [Pair(f"i{n}", c) for n in range(9) for c in (1, 2)]
+    with pytest.raises(DatasetError) as caught:
+        EpisodeTable(samples(3), pairs, [1, 2], "split val of here", "a.txt", narrowed=False)
+    assert str(caught.value).startswith(
+        "split val of here: 12 of 18 pairs of a.txt name 6 images that are not in the split, first i3, i4, i5, i6, i7;"
+    )
+    assert len(EpisodeTable(samples(9), pairs, [1, 2], "split val of here", narrowed=False)) == 18
 
 
 @settings(deadline=None, max_examples=200)

@@ -12,6 +12,7 @@ from frugalseg.data.isaid5i import (
     COLOURS,
     COUNTS,
     NAMES,
+    SUFFIX,
     ISAID5i,
     class_table,
     fold_classes,
@@ -21,6 +22,7 @@ from frugalseg.data.isaid5i import (
     training_tiles,
 )
 from frugalseg.data.lists import read_ids
+from frugalseg.data.recipes import Segment
 from frugalseg.errors import ConfigError, DatasetError, DatasetNotFoundError
 from tests.conftest import REAL
 from tests.data.conftest import picture
@@ -177,7 +179,6 @@ def test_pairs_on_disk_win(root):
         *(Pair(n, 1 + i) for i, n in enumerate(TRAIN)),
         *(Pair(n, 6 + i) for i, n in enumerate(TRAIN)),
     ]
-    assert pairs(root, "train", 0, "P2") == []  # every tile shows the fold
     (root / "val/val_list/split0_val.txt").write_text(f"{VAL[0]}_instance_color_RGB.png_06")
     with pytest.raises(
         DatasetError, match=r"split0_val.txt: names class 6 for P0001_0_256_0_256, but fold 0 has \(1, 2"
@@ -205,11 +206,46 @@ def test_p2_is_the_same_with_the_lists_of_the_release_on_disk(tmp_path):
         assert len({pair.id for pair in pairs(tmp_path, "val", fold, "P2", novel=True)}) == tiles
 
 
-def test_p2_of_other_tiles_leaves_the_size_rule_out_and_says_so(tmp_path, caplog):
-    own = {("train", f): [Pair(f"P0001_0_96_{n}_{n + 96}", 5 * f + 1) for n in range(2)] for f in range(3)}
-    write_lists(tmp_path, {**own, ("train", 2): [Pair("P0001_0_96_5_101", 11)]})
-    assert pairs(tmp_path, "train", 2, "P2") == own["train", 0] + own["train", 1]
-    assert "P2's rule of 2048 pixels is not applied" in caplog.text
+def test_p2_of_other_tiles_is_refused(tmp_path):
+    own = {("train", f): [Pair(f"P0001_0_96_{n}_{n + 96}", 5 * f + 1) for n in range(7)] for f in range(3)}
+    official = pairs("nowhere", "train", 2, novel=True)[:3]
+    write_lists(tmp_path, {**own, ("train", 2): official})
+    with pytest.raises(DatasetError) as caught:
+        pairs(tmp_path, "train", 2, "P2")
+    tiles = 7 + len({pair.id for pair in official})
+    assert str(caught.value).startswith(f"{tmp_path}/train/train_list: data.protocol is P2, whose lists are of the")
+    assert f"but 7 of {tiles} tiles on the lists there are none of them, first P0001_0_96_0_96, " in str(caught.value)
+    assert "set data.protocol=P1, or cut the tiles with: frugalseg data prepare isaid5i" in str(caught.value)
+    # which tiles a fold may train on is known without the sizes of objects
+    assert training_tiles(tmp_path, 2) == {pair.id for pair in own["train", 0]} - {pair.id for pair in official}
+
+
+def test_p2_lists_in_the_place_of_those_of_p1(tmp_path):
+    wanted = [set(pairs("nowhere", "val", 1, "P2", novel)) for novel in (True, False)]
+    sized = {(split, fold): pairs("nowhere", split, fold, "P2", novel=True) for split in COUNTS for fold in range(3)}
+    write_lists(tmp_path, sized)
+    for split in COUNTS:
+        with pytest.raises(DatasetError) as caught:
+            pairs(tmp_path, split, 1)
+        path = tmp_path / f"{split}/{split}_list/split0_{split}.txt"
+        assert str(caught.value) == (
+            f"{path}: data.protocol is P1, but 3 of 3 lists there hold exactly P2's pairs (from 2048 pixels on); set"
+            " data.protocol=P2, or restore the release's lists"
+        )
+    # P2 finds all that it needs: its rule drops tiles that show a tested class at any size
+    assert [set(pairs(tmp_path, "val", 1, "P2", novel)) for novel in (True, False)] == wanted
+    write_lists(tmp_path, {("val", 0): sized["val", 0][1:], **{("val", f): [] for f in (1, 2)}})
+    assert len(pairs(tmp_path, "val", 0, novel=True)) == len(sized["val", 0]) - 1  # somebody's choice, not P2's list
+
+
+def test_tiles_of_another_size_or_step_are_named(root):
+    for path in (root / "val/val_list").iterdir():
+        path.unlink()
+    for name in VAL:
+        new = root / f"val/images/{name.replace('256', '512')}.png"
+        (root / f"val/images/{name}.png").rename(new)
+    with pytest.raises(DatasetError, match=r"6363 of 6363 .*; the 2 tiles there, first P0001_0_512_0_512, .* no list"):
+        index(root, "val")
 
 
 def test_wrong_roots(root, tmp_path):
@@ -230,7 +266,8 @@ def test_module(root):
     data = ISAID5i(root, Episodes(), fold=1, num_workers=0, batch_size=1)
     assert (data.fold, data.fold_classes, data.num_classes) == (1, (6, 7, 8, 9, 10), 16)
     assert [pair.class_id for pair in data.pairs("train")] == [1, 2, 3]
-    assert data.pairs("val") == data.pairs("test") == [Pair(VAL[0], 6), Pair(VAL[1], 7)]
+    assert data.pairs("test") == [Pair(VAL[0], 6), Pair(VAL[1], 7)]
+    assert (data.val_classes, data.pairs("val")) == ("base", [])  # both tiles show the fold
     assert [sample.id for sample in data.samples("val")] == VAL
     with pytest.raises(ConfigError, match=r"data.fold: 3 is none of the 3 folds"):
         ISAID5i(root, Episodes(), fold=3)
@@ -255,3 +292,43 @@ def test_real_tiles():
         assert {pair for pair in official if pair.id in shown} == {
             Pair(n, c) for n, classes in shown.items() for c in classes
         }
+
+
+@pytest.fixture
+def own_tiles(tmp_path):
+    """Tiles that `data prepare` has cut in its own way: two listed for each class, the first of them for the next class too."""
+    for split in ("train", "val"):
+        for folder in ("images", "semantic_png", ".tiled", f"{split}_list"):
+            (tmp_path / split / folder).mkdir(parents=True)
+    listed = {fold: [] for fold in range(3)}
+    for class_id in range(1, 16):
+        for number in range(2):
+            pair = Pair(f"P{class_id:04}_0_96_{number}_{number + 96}", class_id)
+            Image.new("RGB", (8, 8)).save(tmp_path / f"train/images/{pair.id}.png")
+            Image.new("L", (8, 8), class_id).save(tmp_path / f"train/semantic_png/{pair.id}{SUFFIX}.png")
+            listed[(class_id - 1) // 5].append(pair)
+            if number == 0:
+                listed[class_id % 15 // 5].append(pair._replace(class_id=class_id % 15 + 1))
+    write_lists(tmp_path, {("train", fold): found for fold, found in listed.items()})
+    return tmp_path
+
+
+def test_p2_of_tiles_of_ones_own_drops_tiles_and_says_that_sizes_do_not_count(own_tiles, caplog):
+    found = pairs(own_tiles, "train", 0, "P2")
+    assert "P2's rule of 2048 pixels is left out" in caplog.text
+    # class 15's first tile shows class 1 too; class 5's first tile, which shows class 6, is dropped as well
+    assert {pair.id[:5] for pair in found} == {f"P{c:04}" for c in range(6, 16)}
+    assert "P0015_0_96_0_96" not in {pair.id for pair in found}
+    assert Pair("P0005_0_96_0_96", 6) not in found and len(found) == 2 * 10 - 1 + 9
+
+
+def test_other_recipes_train_on_the_tiles_of_the_protocol(own_tiles):
+    def trained(**settings):
+        data = ISAID5i(own_tiles, Segment(crop=8, scale=None), batch_size=1, num_workers=0, **settings)
+        return {sample.id for sample in data.samples("train")}, data
+
+    everything, _ = trained(protocol="P1", fold=0)
+    kept, data = trained(protocol="P2", fold=0)
+    assert len(everything) == 30 and kept == {pair.id for pair in pairs(own_tiles, "train", 0, "P2")}
+    data.splits["predict"] = "train"
+    assert {sample.id for sample in data.samples("predict")} == everything

@@ -65,7 +65,8 @@ def tags(name: str, root: Path, seed: int, steps: int = 300) -> Scores:
 def few_shot(name: str, root: Path, seed: int, steps: int = 200) -> Scores:
     """mIoU of fold 0's novel classes, 1-shot, and of four controls."""
     plain = Episodes(size=96, scale=None, rotate=0, flip=0, vertical_flip=0, per_epoch=120, test_episodes=200)
-    episodes = open_world(name, root, plain, seed, batch_size=1)
+    # validation is the test here, and nothing is selected
+    episodes = open_world(name, root, plain, seed, batch_size=1, val_classes="novel")
     split = BASE if name == "isaid" else "train"
     data = open_world(name, root, Segment(crop=96, scale=None), seed, train_split=split)
     base = sorted({pair.class_id for pair in episodes.pairs("train")})

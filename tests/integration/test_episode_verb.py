@@ -34,7 +34,7 @@ def test_the_verb_writes_what_evaluation_runs(role, split, tiles, tmp_path, caps
     (tiles / "splits").mkdir(exist_ok=True)
     (tiles / "splits/some.txt").write_text("\n".join(NAMES[:20]))
     words = settings(tiles, "shots=2", "test_seed=3", "test_episodes=11", f"size={SIDE}")
-    words += ["--data.init_args.test_split", "some"]
+    words += ["--data.init_args.test_split", "some", "--data.init_args.val_classes", "novel"]
     assert main(["episodes", *words, "--split-role", role, "--out", str(out)]) == 0
     assert f"{out}: 11 episodes of ISAID5i, {role}, shots 2" in capsys.readouterr().out
     comment, header, *lines = out.read_text().splitlines()

@@ -272,14 +272,14 @@ def test_genuine_tiles_make_episodes(genuine):
     batch = next(iter(base.train_dataloader()))
     assert_sound(batch, base, "episodes")
     assert set(batch["class_id"].tolist()) <= {8, 9}
-    novel = build("isaid5i", genuine("iSAID_patches"), "episodes", fold=1)
+    novel = build("isaid5i", genuine("iSAID_patches"), "episodes", fold=1, val_classes="novel")
     evaluated = list(novel.val_dataloader())
     assert len(evaluated) == 33  # lines of split1_val.txt
     assert {int(one["class_id"]) for one in evaluated} == {8, 9}
     for one in evaluated:
         assert_sound(one, novel, "episodes")
     with pytest.raises(DatasetError, match=r"no few-shot pairs: .*fold"):
-        build("isaid5i", genuine("iSAID_patches"), "episodes", fold=2).val_dataloader()
+        build("isaid5i", genuine("iSAID_patches"), "episodes", fold=2, val_classes="novel").val_dataloader()
 
 
 @pytest.mark.real

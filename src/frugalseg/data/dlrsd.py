@@ -8,6 +8,7 @@ import numpy as np
 from frugalseg.data import folders
 from frugalseg.data.base import ClassTable, Pair, Sample
 from frugalseg.data.codes import MaskCode
+from frugalseg.data.description import ValClasses
 from frugalseg.data.episodes import Episodes
 from frugalseg.data.io import image_size
 from frugalseg.data.lists import split_ids, split_pairs
@@ -135,6 +136,23 @@ def pairs(root: str | Path, fold: int, protocol: Protocol = "D1", novel: bool = 
     return [pair for number in wanted for pair in fold_pairs(root, number, protocol, "val" if novel else "trn")]
 
 
+def held_out(root: str | Path) -> set[str]:
+    """Images that validation on base classes keeps from training: the split val, on disk or packaged."""
+    return set(_ids(Path(root), "val"))
+
+
+def base_validation(root: str | Path, fold: int, protocol: Protocol = "D1") -> list[Pair]:
+    """Pairs of a fold's base classes on the images that are held out; arguments, result and errors as for `pairs`.
+
+    D1's training and test lists are the same, so the training lists are taken; of D2 both.
+    """
+    fold_classes(fold, protocol)
+    parts: tuple[Literal["trn", "val"], ...] = ("trn",) if protocol == "D1" else ("trn", "val")
+    listed = [p for part in parts for n in range(3) if n != fold for p in fold_pairs(root, n, protocol, part)]
+    images = held_out(root)
+    return [pair for pair in dict.fromkeys(listed) if pair.id in images]  # own lists may overlap
+
+
 def fold_pairs(root: str | Path, fold: int, protocol: Protocol, part: Literal["trn", "val"]) -> list[Pair]:
     """Read the list of one fold's classes; arguments, result and errors as for `pairs`."""
     name, classes = f"{protocol.lower()}_pairs_{part}_fold{fold}", fold_classes(fold, protocol)
@@ -186,6 +204,12 @@ class DLRSD(SegmentationData):
 
     - **Counts**: 2,100 images; no official split. Ours: train 1,680, val 420, 80/20 in each folder. D1 has 2,580 /
       1,387 / 1,926 pairs per fold, for training and test alike; D2 1,808 / 1,832 / 1,208 and 772 / 783 / 515.
+    - **Held out**: `val_classes="base"` keeps the 420 images of split val from training and validates base classes on
+      them. D1 then trains on 2,646 / 3,626 / 3,184 of 3,313 / 4,506 / 3,967 pairs and validates the other 667 / 880 /
+      783 (on 367 / 376 / 365 images, of which 263 / 232 / 282 are listed for the fold's classes too, so are tested);
+      D2 trains on 2,440 / 2,433 / 2,929 of 3,040 / 3,016 / 3,640 and validates 877 / 850 / 1,023 (on 380 / 390 / 358
+      images, 123 / 136 / 90 of them tested). "novel" trains on all pairs and validates on the test pairs, as the field
+      does.
     - **Format**: `UCMerced_LandUse/Images/<folder>/<folder>NN.tif`, nominally 256x256 (also png, jpg, or all in
       `DLRSD/Images`); labels `DLRSD/Images/<folder>/<folder>NN.png` (also tif, or under `DLRSD/Labels`), modes P, L or
       RGB, values 1-17. `splits/<split>.txt` and `lists/d1_pairs_trn_fold0.txt` and the like win over packaged lists.
@@ -205,17 +229,26 @@ class DLRSD(SegmentationData):
         recipe: what an item is in training, validation and testing.
         fold: 0, 1 or 2, whose five classes are tested; for `Episodes`.
         protocol: D1 or D2, see `pairs`.
+        val_classes: "base" or "novel", what few-shot validation looks at.
         **kwargs: see `SegmentationData`.
     """
 
     def __init__(
-        self, root: str | Path, recipe: Recipe, fold: int = 0, protocol: Protocol = "D1", **kwargs: Any
+        self,
+        root: str | Path,
+        recipe: Recipe,
+        fold: int = 0,
+        protocol: Protocol = "D1",
+        val_classes: ValClasses = "base",
+        **kwargs: Any,
     ) -> None:
         self.fold, self.protocol = fold, protocol
         fold_classes(fold, protocol)
+        self.choose_val_classes(val_classes)
         super().__init__(root, recipe, **kwargs)
         if isinstance(recipe, Episodes):
-            self.splits |= {role: "all" for role in ("train", "val", "test") if self.splits[role] in ("train", "val")}
+            of_lists = {"train": "all", "val": "all" if val_classes == "novel" else "val", "test": "all"}
+            self.splits |= {role: split for role, split in of_lists.items() if self.splits[role] in ("train", "val")}
 
     @property
     def fold_classes(self) -> tuple[int, ...]:
@@ -231,5 +264,19 @@ class DLRSD(SegmentationData):
         return index(self.root, split)
 
     def pairs(self, role: str) -> list[Pair]:
-        """List the pairs of the other folds' classes (role "train"), else of the fold's own; see `pairs`."""
-        return pairs(self.root, self.fold, self.protocol, novel=role != "train")
+        """List the pairs of the other folds' classes (role "train"), else those that are evaluated; see `pairs`."""
+        if role == "val" and not self.is_novel(role):
+            return base_validation(self.root, self.fold, self.protocol)
+        found = pairs(self.root, self.fold, self.protocol, novel=role != "train")
+        unseen = held_out(self.root) if role == "train" and self.val_classes == "base" else set()
+        return [pair for pair in found if pair.id not in unseen]
+
+    def pairs_from(self, role: str) -> str:
+        """The lists on disk, or the packaged ones."""
+        lists = sorted((self.root / "lists").glob(f"{self.protocol.lower()}_pairs_*.txt"))
+        return str(self.root / "lists") if lists else f"the packaged {self.protocol} lists"
+
+    def narrowed(self, split: str) -> bool:
+        """Whether the user has put a list of the split, or of what it is put together from, there."""
+        names = COUNTS if split == "all" else [split]
+        return any((self.root / "splits" / f"{name}.txt").is_file() for name in names)

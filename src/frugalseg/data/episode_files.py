@@ -22,6 +22,9 @@ from frugalseg.errors import DatasetError, DatasetNotFoundError
 
 log = logging.getLogger(__name__)
 
+SEED = "{seed}"
+"""Stands for the base seed in the name of a file."""
+
 _FIRST = ["number", "class_id", "query"]
 _EXPORT = "write it anew with: frugalseg episodes"
 
@@ -40,6 +43,32 @@ class EpisodeRow(NamedTuple):
     class_id: int
     query: str
     supports: tuple[str, ...]
+
+
+def file_of(path: str | Path, seed: int) -> Path:
+    """The file of one base seed.
+
+    Args:
+        path: may hold `{seed}`, once or more.
+        seed: what takes its place.
+    """
+    return Path(str(path).replace(SEED, str(seed)))
+
+
+def files_of(path: str | Path | None, seeds: int | Sequence[int]) -> dict[int, Path]:
+    """The files of several base seeds.
+
+    Args:
+        path: may hold `{seed}`; None for no files. jsonargparse (4.53) hands a `null` of the command line to a class
+            inside of another class as the text `None`, so that is no file either.
+        seeds: one or more.
+
+    Returns:
+        Base seed -> file.
+    """
+    if path is None or str(path) == "None":
+        return {}
+    return {seed: file_of(path, seed) for seed in ([seeds] if isinstance(seeds, int) else seeds)}
 
 
 def write_episodes(path: Path, rows: Sequence[EpisodeRow], about: str) -> None:

@@ -25,30 +25,47 @@ class EpisodeTable:
 
     Args:
         samples: the split.
-        pairs: its (image, class) pairs; those whose image is not in the split are left out, and the log says how many.
+        pairs: its (image, class) pairs.
         classes: class ids that episodes are to be drawn of.
         where: the split, for messages.
+        origin: where the pairs come from, for messages.
+        narrowed: whether the split may lack images of the pairs on purpose: such pairs are left out with a warning.
 
     Raises:
-        DatasetError: no pair is left.
+        DatasetError: no pair is left, or the split lacks images though it is not narrowed.
     """
 
-    def __init__(self, samples: Sequence[Sample], pairs: Sequence[Pair], classes: Sequence[int], where: str) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        pairs: Sequence[Pair],
+        classes: Sequence[int],
+        where: str,
+        origin: str = "the few-shot lists",
+        narrowed: bool = True,
+    ) -> None:
         if not pairs:
             raise DatasetError(
                 f"{where}: no few-shot pairs: its lists name no image of these classes; choose another fold"
             )
         place = {sample.id: index for index, sample in enumerate(samples)}
         kept = [(place[pair.id], pair.class_id) for pair in pairs if pair.id in place]
+        absent = dict.fromkeys(pair.id for pair in pairs if pair.id not in place)
         if not kept:
             raise DatasetError(
                 f"{where}: none of the {len(pairs)} few-shot pairs names an image of the split (pairs such as"
                 f" {first_five(pair.id for pair in pairs)}); is this the list of another data set?"
             )
-        if len(kept) < len(pairs):
-            log.warning("%s: %d of %d pairs are left out, their images are not in the split", where,
-                        len(pairs) - len(kept), len(pairs))  # fmt: skip
-        self.where = where
+        if absent:
+            what = f"{len(pairs) - len(kept)} of {len(pairs)} pairs of {origin}"
+            which = f"{len(absent)} images that are not in the split, first {first_five(absent)}"
+            if not narrowed:
+                raise DatasetError(
+                    f"{where}: {what} name {which}; restore the images or the lists, or name the images that are there"
+                    " in a split list of your own"
+                )
+            log.warning("%s: %s are left out, they name %s", where, what, which)
+        self.where, self.origin = where, origin
         self.pairs = np.array(kept, np.int64)
         """(P, 2): index of the sample, class id; in the list's order."""
         self.members = {c: self.pairs[self.pairs[:, 1] == c, 0] for c in classes}

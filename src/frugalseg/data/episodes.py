@@ -15,13 +15,18 @@ from frugalseg.batch import IGNORE_INDEX, EpisodeBatch
 from frugalseg.data import settings
 from frugalseg.data.base import Episode, Sample
 from frugalseg.data.crop import Placement, place_mask, random_placement, top_left
+from frugalseg.data.episode_files import SEED, files_of
 from frugalseg.data.io import read_image, read_mask
 from frugalseg.data.normalise import IMAGENET_MEAN, IMAGENET_STD, Normaliser
 from frugalseg.data.recipes import Item, Recipe, Triple
 from frugalseg.data.transforms import Augment
-from frugalseg.errors import ConfigError
+from frugalseg.errors import ConfigError, DatasetError
 
 Bytes = NDArray[np.uint8]
+
+
+class AbsentClassError(DatasetError):
+    """A mask shows no pixel of the class that its image is listed for."""
 
 
 class Episodes(Recipe):
@@ -29,9 +34,10 @@ class Episodes(Recipe):
 
     Training: class, query and supports are drawn at random, and each image is augmented by itself (PFENet's settings:
     rescaling, rotation, flips, a random crop that shows the class). Evaluation: every pair of the fold's list is the
-    query once; its supports are a pure function of `test_seed`, fold and number of the episode. Images are then
-    resized so that their longer side is `size` and padded at the right and at the bottom, which for 256-pixel tiles
-    changes nothing.
+    query once; its supports are a pure function of base seed, fold and number of the episode. Images are then resized,
+    each by itself, so that their longer side is `size`, and padded at the right and at the bottom, which for 256-pixel
+    tiles changes nothing. An object may be too small to survive the resizing: its mask is then empty, and the episode
+    stays; but a mask on disk without the class is an error, the list that named it is wrong.
 
     Args:
         shots: K, number of supports.
@@ -39,9 +45,12 @@ class Episodes(Recipe):
         per_epoch: training episodes of one epoch; None for as many as there are pairs.
         test_episodes: evaluation episodes: None takes every pair once; fewer are a seeded choice, more go round again
             with other supports.
-        test_seed: base seed of the evaluation episodes; the usual report is the mean over 0 to 4.
-        episodes_file: validation and test run the episodes of this file (of `frugalseg episodes`, see `episode_files`)
-            and draw none: `test_episodes` and `test_seed` are not looked at.
+        test_seed: base seed of the evaluation episodes, or several, each of which is tested (the usual report is the
+            mean over 0 to 4) and the first of which is validated.
+        episodes_file: test runs the episodes of this file (of `frugalseg episodes`, see `episode_files`), and so does
+            validation of novel classes; `{seed}` in its name stands for the base seed. Nothing is drawn then:
+            `test_episodes` and `val_episodes` are not looked at, and one base seed is but a name.
+        val_episodes: as `test_episodes`, for validation; None takes that.
         scale: training: both sides times a uniform number lo..hi; None for off.
         rotate: training: degrees of the random rotation to either side.
         flip: training: probability of a horizontal flip.
@@ -59,7 +68,7 @@ class Episodes(Recipe):
         size: int = 256,
         per_epoch: int | None = None,
         test_episodes: int | None = None,
-        test_seed: int = 0,
+        test_seed: int | list[int] = 0,
         scale: tuple[float, float] | None = (0.9, 1.1),
         rotate: float = 10.0,
         flip: float = 0.5,
@@ -68,14 +77,23 @@ class Episodes(Recipe):
         mean: Triple = IMAGENET_MEAN,
         std: Triple = IMAGENET_STD,
         episodes_file: Path | None = None,
+        val_episodes: int | None = None,
     ) -> None:
-        if shots < 1 or size < 1 or min(per_epoch or 1, test_episodes or 1) < 1 or test_seed < 0:
-            raise ConfigError(
-                "Episodes: shots, size, per_epoch and test_episodes must be at least 1, test_seed at least 0"
-            )
+        counts = [1 if count is None else count for count in (per_epoch, test_episodes, val_episodes)]
+        if min(shots, size, *counts) < 1:
+            raise ConfigError("Episodes: shots, size, per_epoch, test_episodes and val_episodes must be at least 1")
         self.shots, self.size = shots, size
-        self.per_epoch, self.test_episodes, self.test_seed = per_epoch, test_episodes, test_seed
-        self.episodes_file = None if episodes_file is None else Path(episodes_file)
+        self.per_epoch, self.test_episodes, self.val_episodes = per_epoch, test_episodes, val_episodes
+        self.test_seeds = _seeds(test_seed)
+        """Base seeds, the validated one first."""
+        self.files = files_of(episodes_file, self.test_seeds)
+        """Base seed -> file of its episodes; empty where they are drawn."""
+        self.episodes_file = Path(str(episodes_file)) if self.files else None
+        if len(self.files) > 1 and SEED not in str(episodes_file):
+            raise ConfigError(
+                f"recipe.episodes_file: {episodes_file} is one file for {len(self.files)} base seeds; put {SEED} into"
+                " its name, or set recipe.test_seed to one number"
+            )
         self.allow_missing_classes = allow_missing_classes
         self.normaliser = Normaliser(mean, std)
         fill = tuple(round(255 * value) for value in mean)
@@ -127,6 +145,8 @@ class Episodes(Recipe):
     def _fitted(self, sample: Sample, episode: Episode, num_classes: int) -> tuple[Tensor, Tensor]:
         image, ids = _read(sample, num_classes)
         binary = _binary(ids, episode.class_id)
+        if not (binary == 1).any():
+            _demand_class(sample, episode.class_id, num_classes)
         height, width = image.shape[:2]
         factor = self.size / max(height, width)
         if factor != 1:
@@ -138,6 +158,19 @@ class Episodes(Recipe):
     def _placed(self, image: Bytes, binary: Bytes, placement: Placement) -> tuple[Tensor, Tensor]:
         canvas = torch.from_numpy(self.normaliser.onto_canvas(image, placement))
         return canvas, torch.from_numpy(place_mask(binary, placement, IGNORE_INDEX))
+
+
+def _seeds(given: int | Sequence[int]) -> tuple[int, ...]:
+    seeds = (given,) if isinstance(given, int) else tuple(given)
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"recipe.test_seed is {given}: give a number from 0 upward, or several different ones")
+    return seeds
+
+
+def _demand_class(sample: Sample, class_id: int, num_classes: int) -> None:
+    """Refuse a mask that does not show the class: stretching to the image's size may have lost it, the file decides."""
+    if sample.mask is not None and not (read_mask(sample.mask, num_classes, code=sample.code) == class_id).any():
+        raise AbsentClassError(f"{sample.mask}: shows no pixel of class {class_id}, for which {sample.id} is listed")
 
 
 def _images(episode: Episode) -> list[Sample]:

@@ -1,25 +1,36 @@
 """iSAID-5i: few-shot segmentation of aerial tiles, with the two protocols that circulate for 256-pixel tiles."""
 
-import gzip
-import json
 import logging
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from frugalseg.data import folders
-from frugalseg.data.base import ClassTable, Pair, Sample
-from frugalseg.data.lists import packaged, parse_pairs, read_ids, read_text_file, split_ids, split_pairs
+from frugalseg.data.base import ClassTable, Pair, Sample, first_five
+from frugalseg.data.description import ValClasses
+from frugalseg.data.episodes import Episodes
+from frugalseg.data.isaid5i_lists import (
+    COUNTS,
+    FOLDS,
+    PREPARE,
+    Protocol,
+    base_validation,
+    fold_classes,
+    list_path,
+    lists_on_disk,
+    pairs,
+    training_tiles,
+)
+from frugalseg.data.lists import parse_pairs, read_text_file, split_ids
 from frugalseg.data.module import SegmentationData
 from frugalseg.data.recipes import Recipe
-from frugalseg.errors import ConfigError, DatasetError, DatasetNotFoundError
+from frugalseg.errors import DatasetNotFoundError
 from frugalseg.ops.palette import voc_palette
 
 log = logging.getLogger(__name__)
 
-Protocol = Literal["P1", "P2"]
+__all__ = ["COUNTS", "FOLDS", "ISAID5i", "Protocol", "class_table", "fold_classes", "index", "pairs", "training_tiles"]
 
 NAMES = (
     "background", "ship", "storage tank", "baseball diamond", "tennis court", "basketball court", "ground track field",
@@ -33,12 +44,8 @@ COLOURS = np.array([
 """(16, 3) RGB of each class in iSAID's own masks."""
 SUFFIX = "_instance_color_RGB"
 """What the name of a mask adds to its image's."""
-COUNTS = {"train": 18076, "val": 6363}
-"""Tiles per split."""
-FOLDS = 3
 
 _TILES = ("train/semantic_png", "val/semantic_png")
-_PREPARE = "cut the tiles with: frugalseg data prepare isaid5i --raw RAW --root ROOT"
 
 
 def class_table() -> ClassTable:
@@ -46,17 +53,6 @@ def class_table() -> ClassTable:
     palette = voc_palette()
     palette[: len(COLOURS)] = COLOURS
     return ClassTable(NAMES, palette)
-
-
-def fold_classes(fold: int) -> tuple[int, ...]:
-    """The five class ids that a fold tests: 1-5, 6-10 or 11-15.
-
-    Raises:
-        ConfigError: there is no such fold.
-    """
-    if fold not in range(FOLDS):
-        raise ConfigError(f"data.fold: {fold} is none of the {FOLDS} folds 0 to {FOLDS - 1} of iSAID-5i")
-    return tuple(range(5 * fold + 1, 5 * fold + 6))
 
 
 def locate(root: str | Path) -> Path:
@@ -70,9 +66,7 @@ def locate(root: str | Path) -> Path:
     """
     path = Path(root)
     if not any((path / tiles).is_dir() for tiles in _TILES) and is_raw(path):
-        raise DatasetNotFoundError(
-            f"{root}: holds the scenes of iSAID, not tiles; {_PREPARE.replace('RAW', str(root))}"
-        )
+        raise DatasetNotFoundError(f"{root}: holds the scenes of iSAID, not tiles; {PREPARE.replace('RAW', str(root))}")
     return folders.locate(root, *_TILES, give="the folder iSAID_patches of the release, or that of the cut tiles")
 
 
@@ -104,18 +98,29 @@ def index(root: str | Path, split: str) -> list[Sample]:
     """
     root = locate(root)
     parts = [root / part for part in dict.fromkeys((split, *COUNTS))]
+    ids = _ids(root, split)
     return folders.pair_up(
-        _ids(root, split),
+        ids,
         images=lambda name: [part / "images" / f"{name}.png" for part in parts],
         masks=lambda name: [part / "semantic_png" / f"{name}{end}.png" for part in parts for end in (SUFFIX, "")],
         where=f"split {split} of {root}",
-        mend=f"unpack the tiles again, or {_PREPARE.replace('ROOT', str(root))}",
+        mend=_strangers(parts[0], ids) + f"unpack the tiles again, or {PREPARE.replace('ROOT', str(root))}",
     )
+
+
+def _strangers(part: Path, ids: list[str]) -> str:
+    """What tells of tiles that were cut in another way than a list, for messages."""
+    if not ids or (part / "images" / f"{ids[0]}.png").is_file():  # the usual case, which takes no listing
+        return ""
+    names = sorted(path.stem for path in (part / "images").glob("*.png"))
+    if not names or set(ids) & set(names):
+        return ""
+    return f"the {len(names)} tiles there, first {first_five(names)}, are on no list: of another size or step?; "
 
 
 def _ids(root: Path, split: str) -> list[str]:
     own = root / "splits" / f"{split}.txt"
-    if not own.is_file() and (lists := _lists_on_disk(root, split)):
+    if not own.is_file() and (lists := lists_on_disk(root, split)):
         ids = sorted({pair.id for path in lists for pair in parse_pairs(read_text_file(path), str(path))})
         log.info("%s: %d ids from %d lists in %s", split, len(ids), len(lists), lists[0].parent)
         return ids
@@ -125,89 +130,15 @@ def _ids(root: Path, split: str) -> list[str]:
     return ids_or_none
 
 
-def _lists_on_disk(root: Path, split: str) -> list[Path]:
-    return sorted((root / split / f"{split}_list").glob(f"split?_{split}.txt"))
-
-
-def pairs(root: str | Path, split: str, fold: int, protocol: Protocol = "P1", novel: bool = False) -> list[Pair]:
-    """List the (tile, class) pairs of a fold; the lists on disk win over the packaged ones.
-
-    P1 takes SDM's lists as they are: training tiles may show the fold's classes, as background. P2 is DMNet's: a class
-    counts with at least 2048 pixels, and training leaves every tile out that is listed for a class of the fold.
-
-    Args:
-        root: folder that holds train and val.
-        split: train or val.
-        fold: 0, 1 or 2.
-        protocol: P1 or P2. Lists on disk hold P1's pairs, so P2 takes those of them that DMNet's lists have too; for
-            tiles that are not the official ones there are none, and P2's size rule is left out, with a warning.
-        novel: the pairs of the fold's classes, else those of the ten other classes.
-
-    Raises:
-        ConfigError: there is no such fold or protocol.
-        DatasetError: a list is damaged or names a class of another fold.
-    """
-    root, wanted = Path(root), fold_classes(fold)
-    if protocol not in ("P1", "P2"):
-        raise ConfigError(f"data.protocol is {protocol}, but iSAID-5i has P1 and P2")
-    others = [number for number in range(FOLDS) if number != fold]
-    if protocol == "P1":
-        return [pair for number in ([fold] if novel else others) for pair in _fold_pairs(root, split, number)]
-    eligible = [pair for pair in _sized_pairs(root, split) if (pair.class_id in wanted) == novel]
-    if novel:
-        return eligible
-    tiles = training_tiles(root, fold, split)
-    return [pair for pair in eligible if pair.id in tiles]
-
-
-def training_tiles(root: str | Path, fold: int, split: str = "train") -> set[str]:
-    """Tiles that P2 trains a fold on: listed by P1 for the other folds, and not for this one.
-
-    Args:
-        root: folder that holds train and val.
-        fold: 0, 1 or 2.
-        split: whose lists.
-    """
-    listed = [{pair.id for pair in _fold_pairs(Path(root), split, number)} for number in range(FOLDS)]
-    novel = listed.pop(fold)
-    return set().union(*listed) - novel
-
-
-def _fold_pairs(root: Path, split: str, fold: int) -> list[Pair]:
-    path = root / split / f"{split}_list" / f"split{fold}_{split}.txt"
-    found = split_pairs("isaid5i", f"p1_pairs_{'trn' if split == 'train' else split}_fold{fold}", [path])
-    if wrong := next((pair for pair in found if pair.class_id not in fold_classes(fold)), None):
-        raise DatasetError(
-            f"{path}: names class {wrong.class_id} for {wrong.id}, but fold {fold} has {fold_classes(fold)}; is this"
-            " the list of another fold or data set?"
-        )
-    return found
-
-
-def _sized_pairs(root: Path, split: str) -> list[Pair]:
-    sized = _packaged_sized_pairs(split)
-    if not _lists_on_disk(root, split):
-        return sized
-    listed = [pair for fold in range(FOLDS) for pair in _fold_pairs(root, split, fold)]
-    if {pair.id for pair in listed} <= set(read_ids("isaid5i", f"tiles256_{split}")):
-        there = set(listed)
-        return [pair for pair in sized if pair in there]
-    log.warning("%s: P2's rule of 2048 pixels is not applied, the lists name other tiles than the official ones", root)
-    return listed
-
-
-@cache
-def _packaged_sized_pairs(split: str) -> list[Pair]:
-    packed = (packaged() / "isaid5i" / f"class_lists256_{split}.json.gz").read_bytes()
-    by_class: dict[str, list[str]] = json.loads(gzip.decompress(packed))
-    return [Pair(name, int(class_id)) for class_id, names in by_class.items() for name in names]
-
-
 class ISAID5i(SegmentationData):
     """iSAID-5i: 256-pixel tiles of iSAID's training and validation scenes, three folds of five classes.
 
     - **Counts**: train 18,076 tiles of 1,098 scenes, val 6,363 of 364. P1 trains on 19,142 / 17,197 / 20,125 pairs and
       tests 3,108 / 3,657 / 3,298; P2 trains on 9,298 / 9,658 / 10,053 tiles and tests 2,752 / 2,024 / 3,122.
+    - **Held out**: `val_classes="base"` validates pairs of the ten other classes in val, without every tile that P1
+      lists for a class of the fold: 4,675 / 4,664 / 4,241 pairs (P1) or 3,785 / 4,418 / 3,425 (P2), both on 3,353 /
+      3,537 / 3,090 tiles. No tile of a test episode is among them. "novel" validates on the test pairs, as the field
+      does.
     - **Format**: `{train,val}/images/P####_y0_y1_x0_x1.png` and `semantic_png/<the same>_instance_color_RGB.png`,
       class ids 0-15 in spite of the name, 255 ignored; `<split>/<split>_list/split{0,1,2}_<split>.txt` with lines
       `<mask's name>_CC` win over the packaged lists. `frugalseg data prepare isaid5i` cuts such tiles from iSAID.
@@ -226,14 +157,22 @@ class ISAID5i(SegmentationData):
         recipe: what an item is in training, validation and testing.
         fold: 0, 1 or 2, whose five classes are tested.
         protocol: P1 or P2, see `pairs`.
+        val_classes: "base" or "novel", what few-shot validation looks at.
         **kwargs: see `SegmentationData`.
     """
 
     def __init__(
-        self, root: str | Path, recipe: Recipe, fold: int = 0, protocol: Protocol = "P1", **kwargs: Any
+        self,
+        root: str | Path,
+        recipe: Recipe,
+        fold: int = 0,
+        protocol: Protocol = "P1",
+        val_classes: ValClasses = "base",
+        **kwargs: Any,
     ) -> None:
         self.fold, self.protocol = fold, protocol
         fold_classes(fold)
+        self.choose_val_classes(val_classes)
         super().__init__(root, recipe, **kwargs)
 
     @property
@@ -249,7 +188,27 @@ class ISAID5i(SegmentationData):
         """List the tiles of a split; see `index`."""
         return index(self.root, split)
 
+    def chosen(self, role: str, samples: list[Sample]) -> list[Sample]:
+        """Leave out of P2's training what shows a class of the fold, whatever the recipe (`Episodes` has lists)."""
+        if role != "train" or self.protocol != "P2" or isinstance(self.recipe, Episodes):
+            return samples
+        tiles = training_tiles(self.root, self.fold)
+        return [sample for sample in samples if sample.id in tiles]
+
     def pairs(self, role: str) -> list[Pair]:
-        """List the pairs of the other folds' classes in train (role "train"), else of the fold's classes in val."""
+        """List the pairs of the other folds' classes in train (role "train"), else those that are evaluated in val."""
+        if role == "val" and not self.is_novel(role):
+            return base_validation(self.root, self.fold, self.protocol)
         training = role == "train"
         return pairs(self.root, "train" if training else "val", self.fold, self.protocol, novel=not training)
+
+    def pairs_from(self, role: str) -> str:
+        """The lists on disk, or the packaged ones."""
+        split = "train" if role == "train" else "val"
+        folds = [fold for fold in range(FOLDS) if (fold == self.fold) == self.is_novel(role)]
+        paths = [list_path(self.root, split, fold) for fold in folds]
+        return " and ".join(str(path) if path.is_file() else f"the packaged {path.name}" for path in paths)
+
+    def narrowed(self, split: str) -> bool:
+        """Whether the user has put a list of the split there."""
+        return (self.root / "splits" / f"{split}.txt").is_file()

@@ -13,10 +13,10 @@ from frugalseg.data.base import Episode, Sample
 from frugalseg.data.episode_files import read_episodes
 from frugalseg.data.episode_table import Draw as EpisodeDraw
 from frugalseg.data.episode_table import EpisodeTable
-from frugalseg.data.episodes import Episodes
+from frugalseg.data.episodes import AbsentClassError, Episodes
 from frugalseg.data.recipes import Batch, Item, Recipe
 from frugalseg.data.sampler import Draw, TrainSampler, draw_rng
-from frugalseg.errors import CheckpointError, FrugalsegError
+from frugalseg.errors import CheckpointError, DatasetError, FrugalsegError
 
 
 class TrainItems(Dataset[Batch]):
@@ -99,7 +99,7 @@ class EvaluationItems(Dataset[Item]):
 
 
 class EvaluationEpisodes(EvaluationItems):
-    """Fixed episodes: drawn, or those of the recipe's file.
+    """Fixed episodes of one base seed: drawn, or those of a file.
 
     Args:
         samples: the split.
@@ -107,23 +107,34 @@ class EvaluationEpisodes(EvaluationItems):
         num_classes: K, with the background.
         table: what episodes are drawn from; its classes are those that a file may test.
         fold: number of the fold, which the draws depend on.
+        seed: the base seed, which they depend on too.
+        count: how many; None for every pair once.
+        file: the file; None draws.
 
     Raises:
-        DatasetNotFoundError: the recipe's file is not there.
+        DatasetNotFoundError: the file is not there.
         DatasetError: it does not fit, see `read_episodes`.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], recipe: Episodes, num_classes: int, table: EpisodeTable, fold: int
+        self,
+        samples: Sequence[Sample],
+        recipe: Episodes,
+        num_classes: int,
+        table: EpisodeTable,
+        fold: int,
+        seed: int,
+        count: int | None = None,
+        file: Path | None = None,
     ) -> None:
         super().__init__(samples, recipe, num_classes)
-        self.table, self.shots, self.key = table, recipe.shots, (recipe.test_seed, fold)
+        self.table, self.shots, self.seed, self.file, self.key = table, recipe.shots, seed, file, (seed, fold)
         self.given: dict[int, EpisodeDraw] = {}
-        if recipe.episodes_file is not None:
-            self.given = draws_of_file(recipe.episodes_file, samples, recipe.shots, table)
+        if file is not None:
+            self.given = draws_of_file(file, samples, recipe.shots, table)
             self.numbers = list(self.given)
             return
-        self.numbers = list(range(recipe.test_episodes or len(table)))
+        self.numbers = list(range(count or len(table)))
         if len(self.numbers) < len(table):  # not the first ones: lists are in the order of scenes or classes
             order = np.random.default_rng(self.key).permutation(len(table))
             self.numbers = sorted(order[: len(self.numbers)].tolist())
@@ -131,6 +142,18 @@ class EvaluationEpisodes(EvaluationItems):
     def __len__(self) -> int:
         """Number of episodes."""
         return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Item:
+        """Make one item, with its base seed.
+
+        Raises:
+            DatasetError: a mask of the episode does not show the class.
+        """
+        try:
+            return {**super().__getitem__(index), "base_seed": self.seed}
+        except AbsentClassError as error:
+            lists = self.file or self.table.origin
+            raise DatasetError(f"{error} in {lists}; take it off that list, or restore the mask") from None
 
     def pick(self, index: int) -> Episode:
         """The episode of that index."""

@@ -20,8 +20,8 @@ from frugalseg.data.demands import demand
 from frugalseg.data.description import Description
 from frugalseg.data.episode_table import EpisodeTable
 from frugalseg.data.episodes import Episodes
+from frugalseg.data.few_shot import evaluated, make_table
 from frugalseg.data.loader import (
-    EvaluationEpisodes,
     EvaluationItems,
     Loader,
     TrainEpisodes,
@@ -122,7 +122,7 @@ class SegmentationData(LightningDataModule, Description):
             recipe = self._recipe(role)
             if role == "train" and not recipe.trains:
                 raise ConfigError(f"{type(recipe).__name__} cannot train; set data.recipe to Tags or Segment")
-            found = self.index(self.splits[role])[: self.limit]
+            found = self.chosen(role, self.index(self.splits[role]))[: self.limit]
             if role == "train" and self.pseudo_labels is not None:
                 if isinstance(recipe, Episodes):  # the lists of pairs say what the benchmark's own masks show
                     raise ConfigError(
@@ -180,16 +180,17 @@ class SegmentationData(LightningDataModule, Description):
         return self._train_loader
 
     def val_dataloader(self) -> Loader:
-        """Whole images of the validation split, one at a time."""
-        return self._evaluation_loader("val")
+        """Whole images (or episodes) of the validation split, one at a time."""
+        return self._evaluation_loaders("val")[0]
 
-    def test_dataloader(self) -> Loader:
-        """Whole images of the test split, one at a time."""
-        return self._evaluation_loader("test")
+    def test_dataloader(self) -> Loader | list[Loader]:
+        """Whole images of the test split, one at a time; of `Episodes` with several base seeds one loader each."""
+        loaders = self._evaluation_loaders("test")
+        return loaders if len(loaders) > 1 else loaders[0]
 
     def predict_dataloader(self) -> Loader:
         """Whole images of the predict split that are not skipped, one at a time."""
-        return self._evaluation_loader("predict")
+        return self._evaluation_loaders("predict")[0]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make the colour changes that `Views(colour="device")` has left for the device.
@@ -213,21 +214,10 @@ class SegmentationData(LightningDataModule, Description):
 
         Raises:
             ConfigError: the benchmark has no few-shot folds.
-            DatasetError: no pair names an image of the split, or a class of the fold has no episode.
+            DatasetError: see `make_table`.
         """
         if role not in self._tables:
-            recipe, where = cast(Episodes, self._recipe(role)), f"split {self.splits[role]} of {self.root}"
-            pairs = self.pairs(role)
-            classes = self.fold_classes if role != "train" else sorted({pair.class_id for pair in pairs})
-            self._tables[role] = table = EpisodeTable(self.samples(role), pairs, classes, where)
-            # one image is enough to be a query, not to have a support; training leaves such classes out of the draw
-            if thin := [self.class_names[c] for c in table.thin(recipe.shots if role == "train" else 1)]:
-                limited = " (data.limit is set)" if self.limit else ""
-                what = f"{where}{limited}: too few images for an episode of {', '.join(thin)}"
-                if role != "train" and not recipe.allow_missing_classes:
-                    raise DatasetError(f"{what}; add images, or set recipe.allow_missing_classes to leave them out")
-                log.warning(what)
-                table.leave_out(table.thin(1))
+            self._tables[role] = make_table(self, cast(Episodes, self._recipe(role)), role)
         return self._tables[role]
 
     def state_dict(self) -> dict[str, int]:
@@ -268,16 +258,20 @@ class SegmentationData(LightningDataModule, Description):
             return TrainEpisodes(samples, self.recipe, self.num_classes, self.seed, table)
         return TrainItems(samples, self.recipe, self.num_classes, self.seed)
 
-    def _evaluation_loader(self, role: str) -> Loader:
+    def _evaluation_loaders(self, role: str) -> list[Loader]:
         samples, recipe = self.samples(role), self._recipe(role)
         if role == "predict" and self._skip:
             samples, self._skip = [sample for sample in samples if sample.id not in self._skip], set()
-        items = EvaluationItems(samples, recipe, self.num_classes)
-        if isinstance(recipe, Episodes):
-            items = EvaluationEpisodes(samples, recipe, self.num_classes, self.episode_table(role), self.fold)
-        sampler = ExactSampler(len(items), *self._place())
-        keep = role == "val"  # the others are read once
-        return Loader(items, sampler=sampler, batch_size=1, collate_fn=recipe.collate, **self._loading(keep))
+        kinds: Sequence[EvaluationItems] = (
+            evaluated(self, recipe, role)
+            if isinstance(recipe, Episodes)
+            else [EvaluationItems(samples, recipe, self.num_classes)]
+        )
+        place, loading = self._place(), self._loading(keep_workers=role == "val")  # the others are read once
+        return [
+            Loader(items, sampler=ExactSampler(len(items), *place), batch_size=1, collate_fn=recipe.collate, **loading)
+            for items in kinds
+        ]
 
     def _loading(self, keep_workers: bool) -> dict[str, Any]:
         return {
