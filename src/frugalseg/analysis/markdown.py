@@ -1,6 +1,7 @@
 """Results tables in README files, generated from aggregates: never typed."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from frugalseg.analysis.chain import chain_lines
@@ -74,13 +75,16 @@ def logit_lines(results: dict[str, Aggregate]) -> list[str]:
     return lines
 
 
-def write_into(path: Path, results: dict[str, dict[str, Aggregate]], marker: str = MARKER) -> None:
+def write_into(
+    path: Path, results: dict[str, dict[str, Aggregate]], marker: str = MARKER, further: Sequence[str] = ()
+) -> None:
     """Replace what stands between the markers of a page.
 
     Args:
         path: the page.
         results: experiment -> stage -> aggregate. Stages of maps come first, the whole chain in a table of its own.
         marker: name of the markers, see `marks`.
+        further: lines that follow.
 
     Raises:
         ConfigError: the page is not there or lacks the markers, or their name has odd signs.
@@ -91,7 +95,9 @@ def write_into(path: Path, results: dict[str, dict[str, Aggregate]], marker: str
         # a stage of this name scores the same images for every experiment
         of_maps = {"score": of_maps["score"]} if "score" in of_maps else of_maps
         maps[name] = {key: row for rows in of_maps.values() for key, row in rows.items()}
-    put_between(path, *marks(marker), "\n".join([*score_lines(maps), *logit_lines(maps), *chain_lines(results)]))
+    scored = [*score_lines(maps), *logit_lines(maps), *chain_lines(results)] if results else []
+    between = [""] if scored and further else []
+    put_between(path, *marks(marker), "\n".join([*scored, *between, *further]))
 
 
 def put_between(path: Path, begin: str, end: str, body: str) -> None:

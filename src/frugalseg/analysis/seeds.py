@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +57,35 @@ def aggregate(by_seed: dict[int, dict[str, float]]) -> Aggregate:
     keys = sorted({key for metrics in by_seed.values() for key in metrics})
     result: Aggregate = {}
     for key in keys:
-        values = {seed: metrics[key] for seed, metrics in sorted(by_seed.items()) if key in metrics}
-        numbers = np.array(list(values.values()))
-        std = float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0
-        seeds = {f"seed{seed}": value for seed, value in values.items()}
-        result[key] = {"mean": float(numbers.mean()), "std": std, "n": float(len(numbers)), **seeds}
+        result[key] = spread({f"seed{s}": metrics[key] for s, metrics in sorted(by_seed.items()) if key in metrics})
     return result
+
+
+def spread(values: Mapping[str, float]) -> dict[str, float]:
+    """Mean, sample standard deviation (0 for one value) and number of values, and the values themselves.
+
+    Args:
+        values: at least one; name of a seed, which begins with `seed`, -> value.
+    """
+    numbers = np.array(list(values.values()))
+    std = float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0
+    return {"mean": float(numbers.mean()), "std": std, "n": float(len(numbers)), **values}
+
+
+def csv_text(rows: Aggregate, facts: Mapping[str, str] | None = None) -> str:
+    """An aggregate as CSV, the columns of seeds after the statistics.
+
+    Args:
+        rows: key -> row.
+        facts: what holds for all rows, in columns of their own at the end.
+    """
+    facts = facts or {}
+    columns = sorted({column for row in rows.values() for column in row}, key=lambda c: (c.startswith("seed"), c))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["key", *columns, *facts])
+    writer.writeheader()
+    writer.writerows({"key": key, **row, **facts} for key, row in rows.items())
+    return text.getvalue()
 
 
 def write_aggregates(experiment: Path) -> dict[str, Aggregate]:
@@ -80,10 +104,5 @@ def write_aggregates(experiment: Path) -> dict[str, Aggregate]:
     for stage, rows in aggregates.items():
         # not with_suffix: the stages score.v1 and score.v2 would share a file
         write_json(experiment / "aggregate" / f"{stage}.json", dict(rows))
-        columns = sorted({column for row in rows.values() for column in row}, key=lambda c: (c.startswith("seed"), c))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["key", *columns])
-        writer.writeheader()
-        writer.writerows({"key": key, **row} for key, row in rows.items())
-        write_text(experiment / "aggregate" / f"{stage}.csv", text.getvalue())
+        write_text(experiment / "aggregate" / f"{stage}.csv", csv_text(rows))
     return aggregates

@@ -1,11 +1,20 @@
-"""`frugalseg report`: tables of finished runs; writes the mean over seeds beside them as JSON and CSV."""
+"""`frugalseg report`: tables of finished runs; writes the mean over seeds beside them as JSON and CSV.
+
+Folders may hold scores of maps and masks, few-shot tests (`fold*/seed*/<K>shot-test`), or both.
+"""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from frugalseg.analysis.chain import chain_table, is_chain
+from frugalseg.analysis.few_shot import has_few_shot, read_stages
+from frugalseg.analysis.few_shot_rows import Row, rows_of, write_rows
+from frugalseg.analysis.few_shot_tables import blocks, class_grids, fact_table, grid_table, main_grid, page_lines
 from frugalseg.analysis.markdown import MARKER, write_into
-from frugalseg.analysis.seeds import write_aggregates
+from frugalseg.analysis.seeds import Aggregate, finished_stages, write_aggregates
 from frugalseg.analysis.tables import class_table, logit_table, splits_of, summary_table, terminal
 
 
@@ -20,11 +29,30 @@ def run(argv: list[str]) -> int:
     )
     options = parser.parse_args(argv)
     console = terminal()
-    results = {folder.name: write_aggregates(folder) for folder in options.experiments}
+    few_shot = {
+        folder: rows_of(folder.name, read_stages(folder)) for folder in options.experiments if has_few_shot(folder)
+    }
+    scored = [folder for folder in options.experiments if folder not in few_shot or finished_stages(folder)]
+    results = {folder.name: write_aggregates(folder) for folder in scored}
+    for folder, found in few_shot.items():
+        write_rows(folder, found)
+    rows = [row for found in few_shot.values() for row in found]
+    _print_scores(console, results, options.classes)
+    _print_few_shot(console, rows, options.classes)
+    if options.into is not None:
+        write_into(options.into, results, options.marker, page_lines(rows))
+    console.print(
+        "aggregates: " + ", ".join(str(folder / "aggregate") for folder in options.experiments), highlight=False
+    )
+    return 0
+
+
+def _print_scores(console: Console, results: dict[str, dict[str, Aggregate]], classes: bool) -> None:
+    """Tables of maps and masks."""
     for stage in dict.fromkeys(stage for aggregates in results.values() for stage in aggregates):
         rows = {name: aggregates[stage] for name, aggregates in results.items() if stage in aggregates}
         for split in dict.fromkeys(split for found in rows.values() for split in splits_of(found)):
-            if options.classes:
+            if classes:
                 for name, found in rows.items():
                     console.print(class_table(name, found, split))
             console.print(summary_table(rows, split))
@@ -33,9 +61,12 @@ def run(argv: list[str]) -> int:
     for name, stages in results.items():
         if is_chain(stages):
             console.print(chain_table(name, stages))
-    if options.into is not None:
-        write_into(options.into, results, options.marker)
-    console.print(
-        "aggregates: " + ", ".join(str(folder / "aggregate") for folder in options.experiments), highlight=False
-    )
-    return 0
+
+
+def _print_few_shot(console: Console, rows: Sequence[Row], classes: bool) -> None:
+    """Facts and tables of few-shot tests, by benchmark."""
+    for own in blocks(rows).values():
+        console.print(fact_table(own))
+        for grid in class_grids(own) if classes else []:
+            console.print(grid_table(grid))
+        console.print(grid_table(main_grid(own)))

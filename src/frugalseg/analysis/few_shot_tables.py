@@ -1,0 +1,226 @@
+"""Few-shot tables for terminals and pages: the same cells in both, with all facts that make numbers comparable."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from rich.markup import escape
+from rich.table import Table
+
+from frugalseg.analysis.few_shot_facts import PROTOCOLS, UNTRAINED
+from frugalseg.analysis.few_shot_rows import FOLDS, Row
+from frugalseg.analysis.seeds import Aggregate
+
+MEASURE = (
+    "foreground pixels are summed over all episodes of a class and divided once; ignored pixels are left out. mIoU is"
+    " the mean over the fold's classes that have episodes, FB-IoU that of background and foreground over all episodes"
+)
+MEAN_OF_FOLDS = "for every (training seed, base seed) first over the three folds, then over these"
+
+
+class Grid(NamedTuple):
+    """A table before it takes a form.
+
+    Attributes:
+        title: above it.
+        columns: headings.
+        rows: of cells.
+        notes: lines below it.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+class Differing(NamedTuple):
+    """A fact in which rows differ.
+
+    Attributes:
+        heading: of its column.
+        cells: one per row.
+        harmless: whether the rows can be compared all the same.
+    """
+
+    heading: str
+    cells: list[str]
+    harmless: bool
+
+
+def blocks(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Benchmark -> its rows: those of two benchmarks have no table in common."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.facts["benchmark"], []).append(row)
+    return found
+
+
+def fact_lines(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """(Heading, text) of everything that numbers of one benchmark hang on; several values where rows differ.
+
+    Args:
+        rows: of one benchmark.
+    """
+    tested = {fold: [row.folds[fold] for row in rows if fold in row.folds] for fold in FOLDS}
+    tested = {fold: found for fold, found in tested.items() if found}
+    facts = [("benchmark", rows[0].facts["benchmark"])]
+    facts.append(("protocol", _told(f"{row.facts['protocol']}: {PROTOCOLS[row.facts['protocol']]}" for row in rows)))
+    facts += [(f"classes of fold {fold}", _told(each["classes"] for each in found)) for fold, found in tested.items()]
+    for heading, what in (("episodes per base seed", "episodes"), ("episodes file", "episodes file")):
+        by_fold = {fold: _told(each[what] for each in found) for fold, found in tested.items()}
+        same = next(iter(by_fold.values())) if len(set(by_fold.values())) == 1 else None
+        facts.append((heading, same or "; ".join(f"fold {fold}: {text}" for fold, text in by_fold.items())))
+    rest = [key for key in rows[0].facts if key not in dict(facts)]
+    facts += [(key, _told(row.facts[key] for row in rows)) for key in rest]
+    facts.append(("training seeds", _told(row.training_seeds for row in rows)))
+    facts.append(("data folder", ", ".join(dict.fromkeys(root for row in rows for root in row.roots))))
+    return [*facts, ("score", MEASURE), ("±", _deviation(rows)), ("mean of the folds", MEAN_OF_FOLDS)]
+
+
+def _told(values: Iterable[str]) -> str:
+    """The one value, or all of them."""
+    different = list(dict.fromkeys(values))
+    return " / ".join(different) + (" (differs from row to row)" if len(different) > 1 else "")
+
+
+def _deviation(rows: Sequence[Row]) -> str:
+    """What the deviations are over."""
+    if any(len({stage.seed for stage in row.stages}) > 1 for row in rows):
+        return "sample standard deviation over all (training seed, base seed) results of a row"
+    if any(len(stage.scores) > 1 for row in rows for stage in row.stages):
+        return "sample standard deviation over base seeds; there is one training seed, so it says nothing of training"
+    return "none: there is one training seed and one base seed"
+
+
+def differing(rows: Sequence[Row], folds: Sequence[int] = FOLDS) -> list[Differing]:
+    """Facts in which rows of one table differ.
+
+    Args:
+        rows: of one benchmark.
+        folds: that the table shows; what differs in others does not matter.
+    """
+    found = []
+    for key in rows[0].facts:
+        cells = [row.facts[key] for row in rows]
+        if len(set(cells)) > 1:
+            # where nothing was trained nothing was selected either, so such a row is comparable with any
+            found.append(Differing(key, cells, key == "selection rule" and len(set(cells) - {UNTRAINED}) == 1))
+    for fold in folds:
+        for what in ("classes", "episodes", "episodes file"):
+            cells = [row.folds[fold][what] if fold in row.folds else "-" for row in rows]
+            if len(set(cells) - {"-"}) > 1:
+                found.append(Differing(f"{what} of fold {fold}", cells, False))
+    seeds = [row.training_seeds for row in rows]
+    return found + ([Differing("training seeds", seeds, True)] if len(set(seeds)) > 1 else [])
+
+
+def main_grid(rows: Sequence[Row]) -> Grid:
+    """Mean IoU of every fold, their mean, FB-IoU, and what it costs.
+
+    Args:
+        rows: of one benchmark.
+    """
+    columns = [*[f"fold {fold}" for fold in FOLDS], "mean", "FB-IoU", "parameters trained / all", "FLOPs", "episodes/s"]
+    keys = [*[f"fold{fold}/miou" for fold in FOLDS], "mean/miou", "mean/fb_iou"]
+    cells = [[*[percent(row.figures, key) for key in keys], _parameters(row), _flops(row), _rate(row)] for row in rows]
+    title = "mIoU in % by fold, their mean, mean FB-IoU in %; FLOPs of one episode, a multiply-add is 2"
+    grid = _grid(title, columns, cells, rows, FOLDS)
+    notes = [f"{row.experiment}, {row.shots} shot: {note}." for row in rows for note in row.notes]
+    return grid._replace(notes=[*grid.notes, *notes])
+
+
+def class_grids(rows: Sequence[Row]) -> list[Grid]:
+    """IoU of every class of each fold, their mean, and FB-IoU.
+
+    Args:
+        rows: of one benchmark.
+    """
+    grids = []
+    for fold in FOLDS:
+        own = [row for row in rows if fold in row.folds]
+        # more than five where the rows have different protocols
+        names = list(dict.fromkeys(name for row in own for name in row.names[fold]))
+        keys = [*[f"fold{fold}/iou/{name}" for name in names], f"fold{fold}/miou", f"fold{fold}/fb_iou"]
+        cells = [[percent(row.figures, key) for key in keys] for row in own]
+        if own:
+            grids.append(_grid(f"fold {fold}: IoU in % by class", [*names, "mean", "FB-IoU"], cells, own, [fold]))
+    return grids
+
+
+def _grid(title: str, columns: list[str], cells: list[list[str]], rows: Sequence[Row], folds: Sequence[int]) -> Grid:
+    """A table that begins with experiment, shots and every fact that differs."""
+    facts = differing(rows, folds)
+    lines = [
+        [row.experiment, str(row.shots), *[fact.cells[number] for fact in facts], *cells[number]]
+        for number, row in enumerate(rows)
+    ]
+    apart = ", ".join(fact.heading for fact in facts if not fact.harmless)
+    notes = [f"Not comparable: rows that differ in {apart}."] if apart else []
+    return Grid(title, ["experiment", "shots", *[fact.heading for fact in facts], *columns], lines, notes)
+
+
+def percent(figures: Aggregate, key: str) -> str:
+    """Mean in %, and the standard deviation where there is more than one value; "-" for a key that is not there."""
+    row = figures.get(key)
+    if row is None:
+        return "-"
+    return f"{100 * row['mean']:.2f}" + (f" ±{100 * row['std']:.2f}" if row["n"] > 1 else "")
+
+
+def _parameters(row: Row) -> str:
+    return f"{_span(row, 'parameters_trainable')} / {_span(row, 'parameters')}"
+
+
+def _span(row: Row, key: str) -> str:
+    """A whole number that all stages should agree on; the smallest and the largest where they do not."""
+    return " to ".join(f"{value:,.0f}" for value in _ends(row, key)) or "-"
+
+
+def _flops(row: Row) -> str:
+    giga = [value / 1e9 for value in _ends(row, "flops")]
+    return " to ".join(f"{value:,.0f} G" if value >= 100 else f"{value:.3g} G" for value in giga) or "-"
+
+
+def _ends(row: Row, key: str) -> list[float]:
+    """Smallest and largest value, where they are equal once; empty where nothing was measured."""
+    values = sorted(set(row.values(key).values()))
+    return values if len(values) < 2 else [values[0], values[-1]]
+
+
+def _rate(row: Row) -> str:
+    return f"{row.figures['episodes_per_second']['mean']:.1f}" if "episodes_per_second" in row.figures else "-"
+
+
+def grid_table(grid: Grid) -> Table:
+    """For the terminal."""
+    table = Table(title=grid.title, caption="\n".join(map(escape, grid.notes)) or None, caption_justify="left")
+    for number, column in enumerate(grid.columns):
+        # a name or a number that is cut short may be read as another one
+        table.add_column(escape(column), justify="left" if number == 0 else "right", overflow="fold")
+    for line in grid.rows:
+        table.add_row(*map(escape, line))
+    return table
+
+
+def fact_table(rows: Sequence[Row]) -> Table:
+    """For the terminal; rows of one benchmark."""
+    table = Table(title="what these numbers hang on", show_header=False)
+    for heading, text in fact_lines(rows):
+        table.add_row(escape(heading), escape(text))
+    return table
+
+
+def page_lines(rows: Sequence[Row]) -> list[str]:
+    """Facts and all tables of few-shot rows, as lines of markdown.
+
+    Args:
+        rows: of any benchmarks.
+    """
+    lines: list[str] = []
+    for own in blocks(rows).values():
+        lines += ["", *[f"- **{heading}**: {text}" for heading, text in fact_lines(own)]]
+        for grid in (main_grid(own), *class_grids(own)):
+            lines += ["", f"**{grid.title}**", "", f"| {' | '.join(grid.columns)} |", "|---" * len(grid.columns) + "|"]
+            lines += [f"| {' | '.join(line)} |" for line in grid.rows]
+            lines += [line for note in grid.notes for line in ("", note)]
+    return lines[1:]
