@@ -253,6 +253,18 @@ def test_last_is_the_last_stage(build):
     assert not torch.equal(net.last(torch.zeros_like(kept)), stages.c4)
 
 
+@pytest.mark.parametrize("build", [thin, DilatedVGG])
+def test_the_last_stage_can_be_left_out(build, monkeypatch):
+    net = build()
+    image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(8))
+    stages = net(image)
+    monkeypatch.setattr(net, "_last", lambda c3: pytest.fail("the last stage was run"))
+    early = net.early(image)
+    assert early._fields == stages._fields[:3]
+    assert all(torch.equal(one, other) for one, other in zip(early, stages, strict=False))
+    assert not any(stage.requires_grad for stage in early)
+
+
 def test_images_of_a_batch_do_not_meet():
     net = thin()
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(7), dtype=torch.float64)

@@ -308,6 +308,17 @@ def test_support_places_outside_the_mask_count_as_similarity_zero():
     torch.testing.assert_close(outside, torch.tensor([0.0, 0.0, 1.0]).reshape(1, 1, 1, 3), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_places_under_one_mask_of_the_batch_do_not_change_the_other_image(chunk):
+    """Only columns that some mask keeps are multiplied; where another image's mask keeps more, they count as zeros."""
+    query, support, mask = _episode(25)
+    mask[0, :, 1:], mask[1, :, :2] = 0, 0
+    together = prior_mask(query, support, mask, chunk)
+    alone = torch.cat([prior_mask(query[i : i + 1], support[i : i + 1], mask[i : i + 1], chunk) for i in range(2)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(together, _naive_prior(*(t.numpy() for t in (query, support, mask))), atol=1e-7)
+
+
 def test_empty_and_ignored_masks_give_a_prior_of_zero():
     query, support, _ = _episode(30)
     for value in (0, 255):

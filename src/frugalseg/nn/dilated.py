@@ -16,6 +16,14 @@ from torch.nn import functional as F
 from frugalseg.nn.backbone import ResNetStages
 
 
+class Early(NamedTuple):
+    """The first three stages, (N, D_i, h_i, w_i); c2 and c3 share one grid, that of c1 is finer."""
+
+    c1: Tensor
+    c2: Tensor
+    c3: Tensor
+
+
 class Stages(NamedTuple):
     """Features (N, D_i, h_i, w_i); c2, c3 and c4 share one grid, that of c1 is finer."""
 
@@ -42,7 +50,7 @@ class FrozenBackbone(nn.Module):
         self.frozen = frozen
 
     @abstractmethod
-    def _stages(self, image: Tensor) -> Stages: ...
+    def _early(self, image: Tensor) -> Early: ...
 
     @abstractmethod
     def _last(self, c3: Tensor) -> Tensor: ...
@@ -63,8 +71,17 @@ class FrozenBackbone(nn.Module):
         Args:
             image: (N, 3, H, W).
         """
+        early = self.early(image)
+        return Stages(*early, self.last(early.c3))
+
+    def early(self, image: Tensor) -> Early:
+        """All stages but the last, which at full resolution costs as much as these three.
+
+        Args:
+            image: (N, 3, H, W).
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return self._stages(image)
+            return self._early(image)
 
     def last(self, c3: Tensor) -> Tensor:
         """Only the last stage; the prior masks what goes into it.
@@ -133,12 +150,11 @@ class DilatedResNet(FrozenBackbone):
         self.channels = (c1, c2, c3, c4)
         self._settle()
 
-    def _stages(self, image: Tensor) -> Stages:
+    def _early(self, image: Tensor) -> Early:
         stem = self.maxpool(self.act1(self.bn1(self.conv1(image))))
         c1 = self.layer1(stem)
         c2 = self.layer2(c1)
-        c3 = self.layer3(c2)
-        return Stages(c1, c2, c3, self.layer4(c3))
+        return Early(c1, c2, self.layer3(c2))
 
     def _last(self, c3: Tensor) -> Tensor:
         result: Tensor = self.layer4(c3)
@@ -175,12 +191,12 @@ class DilatedVGG(FrozenBackbone):
         result: Tensor = self.features[ends[index] : ends[index + 1]](x)
         return result
 
-    def _stages(self, image: Tensor) -> Stages:
+    def _early(self, image: Tensor) -> Early:
         c1 = self._block(1, self._block(0, image))
         c2 = self._block(2, c1)
         c3 = self._block(3, c2)
         size = (c3.shape[-2], c3.shape[-1])
-        return Stages(c1, F.interpolate(c2, size, mode="bilinear", align_corners=True), c3, self._block(4, c3))
+        return Early(c1, F.interpolate(c2, size, mode="bilinear", align_corners=True), c3)
 
     def _last(self, c3: Tensor) -> Tensor:
         return self._block(4, c3)

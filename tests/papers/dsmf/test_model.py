@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from frugalseg.nn.dilated import Stages
+from frugalseg.nn.dilated import Early, Stages
 from frugalseg.ops.prototypes import foreground, scaled_cosine_map, weighted_average_pool
 from frugalseg.optim import poly_factor
 from frugalseg.papers.dsmf.losses import auxiliary_loss, episode_loss
@@ -191,6 +191,55 @@ def test_kept_features_give_what_images_give():
         own = Stages(*(torch.cat(parts) for parts in zip(*halves, strict=True)))
         kept = net.from_features(own, theirs, masks, (48, 64))
     torch.testing.assert_close(kept.logits, run(net, query, supports, masks).logits, rtol=0, atol=1e-10)
+
+
+STAGES_OF_BOTH = [
+    ({}, "query 4, support 3, masked"),
+    ({"graph_stages": (2, 4)}, "query 4, support 4, masked"),
+    ({"use_prior": False}, "query 3, support 3"),
+    ({"use_prior": False, "graph_stages": (4,)}, "query 4, support 4"),
+]
+
+
+@pytest.mark.parametrize(("settings", "work"), STAGES_OF_BOTH, ids=[work for _, work in STAGES_OF_BOTH])
+def test_only_stages_that_are_needed_are_worked_out(settings, work, monkeypatch):
+    """And the answer is that of all stages."""
+    net = tiny(**settings)
+    query, supports, masks = episode()
+    with torch.no_grad():
+        own, theirs = net.backbone(query), net.backbone(supports.flatten(0, 1))
+        expected = net.from_features(own, theirs, masks, (48, 64))
+    images, last = [], net.backbone._last
+    monkeypatch.setattr(net.backbone, "_last", lambda c3: images.append(len(c3)) or last(c3))
+    assert torch.equal(run(net, query, supports, masks).logits, expected.logits)
+    wanted = [2] * ("query 4" in work) + [4] * ("support 4" in work) + [4] * ("masked" in work)
+    assert images == wanted
+
+
+def test_a_kept_masked_stage_gives_what_working_it_out_gives(monkeypatch):
+    net = tiny()
+    query, supports, masks = episode()
+    with torch.no_grad():
+        own, theirs = net.query_features(query), net.support_features(supports.flatten(0, 1))
+        assert not hasattr(theirs, "c4")
+        # by image, as a cache keeps them
+        parts = [
+            net.masked_last(Early(*(part[i : i + 1] for part in theirs)), masks.flatten(0, 1)[i : i + 1])
+            for i in range(4)
+        ]
+        known = tuple(torch.cat(part) for part in zip(*parts, strict=True))
+        expected = run(net, query, supports, masks).logits
+        monkeypatch.setattr(net, "masked_last", lambda *_: pytest.fail("worked out anew"))
+        found = net.from_features(own, theirs, masks, (48, 64), known)
+    torch.testing.assert_close(found.logits, expected, rtol=0, atol=1e-10)
+
+
+def test_a_prior_without_the_querys_last_stage_is_refused():
+    net = tiny()
+    query, supports, masks = episode()
+    early = net.backbone.early(query)
+    with pytest.raises(ValueError, match="last stage of the query"):
+        net.from_features(early, net.support_features(supports.flatten(0, 1)), masks, (48, 64))
 
 
 def test_one_episode_can_be_learned_by_heart():

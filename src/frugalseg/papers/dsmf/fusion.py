@@ -62,11 +62,14 @@ class Blend(nn.Module):
         total = _brought(*pairs[0], size)
         for part, weight in pairs[1:]:
             total = total + _brought(part, weight, size)
-        return total.relu_()
+        return total.relu()
 
 
 def _brought(part: Tensor, weight: Tensor, size: Size) -> Tensor:
     """One map through its part of the weight and onto the grid, in the cheaper order."""
+    if part.shape[-2:] == (1, 1):
+        # a view: the same value everywhere needs no memory
+        return F.conv2d(part, weight).expand(-1, -1, *size)
     if part.shape[-2] * part.shape[-1] < size[0] * size[1]:
         return resize(F.conv2d(part, weight), size, align_corners=True)
     return F.conv2d(resize(part, size, align_corners=True), weight)

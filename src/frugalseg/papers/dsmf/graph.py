@@ -5,6 +5,8 @@ whole feature map: places are gathered into nodes, nodes exchange their states o
 learned, signed and the same for every image, and each place gets back from the nodes in the measure in which it gave.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +24,10 @@ class GraphUnit(nn.Module):
     scale and shift. Run query and supports of a stage through it in ONE batch: two calls would update the running
     statistics twice, each time from one side only.
 
-    The two projections of the map follow autocast; all that comes after them is computed at least in float32.
+    Products are taken in the order that is cheaper for n < T: the map is gathered before it is projected to states,
+    and states are projected back before they are spread over places. Neither T x P matrix exists.
+
+    The assignment follows autocast; all else is computed at least in float32.
 
     Args:
         dim: d.
@@ -67,10 +72,12 @@ class GraphUnit(nn.Module):
         Returns:
             Node states V (N, T, n) and the assignment phi (N, n, P), at least float32.
         """
-        theta, phi = at_least_float32(self.state(x)).flatten(2), at_least_float32(self.assign(x)).flatten(2)
+        phi = at_least_float32(self.assign(x)).flatten(2)
         with torch.autocast(x.device.type, enabled=False):
-            v = torch.einsum("btp,bnp->btn", theta, phi)
-        return v / phi.shape[-1] if self.normalise else v, phi
+            places = phi.shape[-1] if self.normalise else 1
+            gathered = torch.einsum("bdp,bnp->bdn", at_least_float32(x).flatten(2), phi) / places
+            shift = torch.einsum("t,bn->btn", cast(Tensor, self.state.bias), phi.sum(dim=-1) / places)
+            return torch.einsum("td,bdn->btn", self.state.weight.flatten(1), gathered) + shift, phi
 
     def reason(self, v: Tensor) -> Tensor:
         """Exchange states between nodes: Z = W_g ReLU(V + V A^T + a).
@@ -100,8 +107,8 @@ class GraphUnit(nn.Module):
         v, phi = self.to_nodes(x)
         z = self.reason(v)
         with torch.autocast(x.device.type, enabled=False):
-            y = torch.einsum("btn,bnp->btp", z, phi).reshape(*z.shape[:2], *x.shape[2:])
-            added: Tensor = self.norm(self.extend(y))
+            back = torch.einsum("dt,btn->bdn", self.extend.weight.flatten(1), z)
+            added: Tensor = self.norm(torch.einsum("bdn,bnp->bdp", back, phi).reshape(x.shape))
         return at_least_float32(x) + added
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from frugalseg.nn.dilated import Stages, dilated
+from frugalseg.nn.dilated import Early, Stages, dilated
 from frugalseg.ops.cam import resize
 from frugalseg.ops.prototypes import foreground, prior_mask, scaled_cosine_map, weighted_average_pool
 from frugalseg.papers.dsmf.fusion import EnrichmentFusion, Fusion, PyramidFusion
@@ -113,7 +113,17 @@ class DSMFNet(nn.Module):
 
     # ------------------------------------------------------------------ pieces
 
-    def stage_features(self, query: Stages, support: Stages | None = None) -> list[tuple[Tensor, Tensor | None]]:
+    def query_features(self, image: Tensor) -> Stages | Early:
+        """Frozen features of queries (N, 3, H, W): all that the settings ask for."""
+        return self.backbone(image) if self.use_prior else self.support_features(image)
+
+    def support_features(self, image: Tensor) -> Stages | Early:
+        """The same of supports. The prior compares the last stage of MASKED features, so theirs is rarely needed."""
+        return self.backbone(image) if 4 in self.graph_stages else self.backbone.early(image)
+
+    def stage_features(
+        self, query: Stages | Early, support: Stages | Early | None = None
+    ) -> list[tuple[Tensor, Tensor | None]]:
         """Reduced features of each graph stage behind its graph unit.
 
         Query and supports pass a unit as ONE batch: its batch normalisation has one set of statistics (dsmf.md 4.2).
@@ -131,11 +141,13 @@ class DSMFNet(nn.Module):
             if support is None:
                 found.append((graph(reduce(own)), None))
                 continue
-            both = graph(reduce(torch.cat([own, support[stage - 1]])))
-            found.append((both[: len(own)], both[len(own) :]))
+            both: Tensor = graph(reduce(torch.cat([own, support[stage - 1]])))
+            # going back, parts are joined again, where slices would each fill the whole with zeros
+            ours, theirs = torch.split(both, [len(own), len(both) - len(own)])
+            found.append((ours, theirs))
         return found
 
-    def masked_last(self, support: Stages, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def masked_last(self, support: Stages | Early, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Last stage of the masked third stage (dsmf.md 4.4), frozen like the backbone.
 
         Args:
@@ -143,9 +155,11 @@ class DSMFNet(nn.Module):
             mask: (M, H, W) of 0, 1 and 255.
 
         Returns:
-            (M, D4, h, w) features and the soft mask (M, h, w) on their grid.
+            (M, D4, h, w) features and the soft mask (M, h, w) on their grid; D4 is 0 where the prior is switched off.
         """
         soft = foreground(mask[:, None], (support.c3.shape[-2], support.c3.shape[-1]))
+        if not self.use_prior:
+            return support.c3[:, :0], soft[:, 0]
         return self.backbone.last(support.c3 * soft.to(support.c3.dtype)), soft[:, 0]
 
     def prototypes(self, features: Sequence[Tensor], mask: Tensor) -> Tensor:
@@ -161,7 +175,9 @@ class DSMFNet(nn.Module):
         pooled = [weighted_average_pool(f, foreground(mask[:, None], (f.shape[-2], f.shape[-1]))) for f in features]
         return torch.stack(pooled, dim=1)
 
-    def answer(self, query: Stages, features: Sequence[Tensor], support: Support, size: tuple[int, int]) -> Episode:
+    def answer(
+        self, query: Stages | Early, features: Sequence[Tensor], support: Support, size: tuple[int, int]
+    ) -> Episode:
         """From query features and what is known of the supports to logits (dsmf.md 4.3 to 4.7).
 
         Prototypes are averaged over shots before the cosine, prior maps after they were scaled.
@@ -189,10 +205,16 @@ class DSMFNet(nn.Module):
         )
         return Episode(self.head(fused, size), auxiliary, maps, prior)
 
-    def prior(self, query: Stages, support: Support) -> Tensor:
-        """(N, 1, h, w) prior map; zeros where it is switched off."""
+    def prior(self, query: Stages | Early, support: Support) -> Tensor:
+        """(N, 1, h, w) prior map; zeros where it is switched off.
+
+        Raises:
+            ValueError: the prior is on and the query's last stage is missing.
+        """
         if not self.use_prior:
-            return query.c4.new_zeros(len(query.c4), 1, *query.c4.shape[-2:])
+            return query.c3.new_zeros(len(query.c3), 1, *query.c3.shape[-2:])
+        if not isinstance(query, Stages):
+            raise ValueError("the prior map compares the last stage of the query, which is missing")
         return prior_mask(query.c4, support.last, support.mask, self.prior_chunk)
 
     # ------------------------------------------------------------------ an episode
@@ -208,17 +230,26 @@ class DSMFNet(nn.Module):
         Returns:
             `Episode`.
         """
-        own, theirs = self.backbone(query), self.backbone(supports.flatten(0, 1))
+        own, theirs = self.query_features(query), self.support_features(supports.flatten(0, 1))
         return self.from_features(own, theirs, masks, (query.shape[-2], query.shape[-1]))
 
-    def from_features(self, query: Stages, support: Stages, masks: Tensor, size: tuple[int, int]) -> Episode:
+    def from_features(
+        self,
+        query: Stages | Early,
+        support: Stages | Early,
+        masks: Tensor,
+        size: tuple[int, int],
+        known: tuple[Tensor, Tensor] | None = None,
+    ) -> Episode:
         """The same from frozen features, which training may keep.
 
         Args:
             query: features of N images.
-            support: features of N * K images, shots of an episode behind one another.
+            support: features of N * K images, shots of an episode behind one another; the last stage is read only where
+                it has a graph.
             masks: (N, K, H, W).
             size: (H, W) of the logits.
+            known: what `masked_last` gives for these supports, where it has been kept.
 
         Returns:
             `Episode`.
@@ -227,6 +258,6 @@ class DSMFNet(nn.Module):
         flat = masks.flatten(0, 1)
         pairs = self.stage_features(query, support)
         prototypes = self.prototypes([theirs for _, theirs in pairs if theirs is not None], flat)
-        last, soft = self.masked_last(support, flat)
-        known = Support(*(part.reshape(episodes, shots, *part.shape[1:]) for part in (prototypes, last, soft)))
-        return self.answer(query, [own for own, _ in pairs], known, size)
+        last, soft = self.masked_last(support, flat) if known is None else known
+        parts = (part.reshape(episodes, shots, *part.shape[1:]) for part in (prototypes, last, soft))
+        return self.answer(query, [own for own, _ in pairs], Support(*parts), size)
