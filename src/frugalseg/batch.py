@@ -115,6 +115,16 @@ class CountsClasses(Protocol):
 
 
 @runtime_checkable
+class FewShotFolds(Protocol):
+    """A data module that may have few-shot folds."""
+
+    @property
+    def fold_classes(self) -> tuple[int, ...]:
+        """Class ids that the fold tests, and that nothing may learn; none where there is no fold."""
+        ...
+
+
+@runtime_checkable
 class WritesMasks(Protocol):
     """A data module that writes masks with its benchmark's palette."""
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pkgutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from frugalseg.callbacks import LineProgress, RandomState
 from frugalseg.callbacks.loggers import csv_logger, wandb_logger
 from frugalseg.callbacks.provenance import Provenance, describe
 from frugalseg.commands.parsing import one_line
+from frugalseg.data.episode_files import files_of
 from frugalseg.errors import CheckpointError, ConfigError
 from frugalseg.run import Run, RunFolder, config_identity, data_digests, file_digest, folder_digest, write_arrays
 
@@ -73,6 +75,8 @@ class SuiteCLI(LightningCLI):
         """Add `run.*` and let the model take its number of classes from the data."""
         parser.add_class_arguments(Run, "run")
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
+        # for tasks that must keep away from the classes which a few-shot fold tests; others have no such argument
+        parser.link_arguments("data.fold_classes", "model.init_args.novel", apply_on="instantiate")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -84,7 +88,7 @@ class SuiteCLI(LightningCLI):
         """Check a checkpoint instead of taking settings from it: stages always pass their configuration."""
         config = self.config[self.config.subcommand]
         path = config.get("ckpt_path")
-        if path is None and self.config.subcommand != "fit":
+        if path is None and self.config.subcommand != "fit" and not _training_free(config["model"]["class_path"]):
             raise ConfigError(f"frugalseg {self.config.subcommand} needs a trained net; give --ckpt_path FILE")
         if path is not None:
             check_checkpoint(Path(path), str(config["model"]["class_path"]))
@@ -94,6 +98,7 @@ class SuiteCLI(LightningCLI):
         config = self.config[self.subcommand]
         settings = config["run"]
         run = Run(**settings.as_dict() if isinstance(settings, Namespace) else settings)
+        _check_fold(run, config["data"].get("init_args") or {})
         suffix = f"-{self.subcommand}" if self.subcommand in {"validate", "test"} else ""
         folder = run.folder(int(config["seed_everything"]), suffix)
         self._dump_config()
@@ -188,14 +193,24 @@ class SuiteCLI(LightningCLI):
 
     def after_validate(self) -> None:
         """Keep the exact counts and say that the stage is done."""
-        counts = getattr(self.model, "confusion_counts", None)
-        if counts is not None and self.trainer.is_global_zero:
-            write_arrays(self.run_folder.path / "confusion.npz", counts())
+        self._write_counts()
         self._finish()
 
     def after_test(self) -> None:
-        """Say that the stage is done."""
+        """Keep the exact counts and say that the stage is done."""
+        self._write_counts()
         self._finish()
+
+    def _write_counts(self) -> None:
+        """Write the whole numbers that the scores were divided from; tasks count classes or episodes."""
+        for method, file in (("confusion_counts", "confusion.npz"), ("episode_counts", "counts.npz")):
+            counts = getattr(self.model, method, None)
+            if counts is not None and self.trainer.is_global_zero and not _is_dry(self.trainer):
+                write_arrays(self.run_folder.path / file, counts())
+
+    def test(self, model: LightningModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
+        """Test without Lightning's table: `metrics.json` holds the scores, `frugalseg report` shows them."""
+        self.trainer.test(model, datamodule=datamodule, **{**kwargs, "verbose": False})
 
     def predict(self, model: LightningModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
         """Predict without collecting the predictions in memory: callbacks write them."""
@@ -222,6 +237,18 @@ def _yes() -> bool:
 
 def _is_rank_zero() -> bool:
     return _yes() is True
+
+
+def _check_fold(run: Run, data: Any) -> None:
+    """Refuse a run folder that is called after another fold than that of the data."""
+    fold = data.get("fold")
+    if run.fold is not None and fold is not None and run.fold != fold:
+        raise ConfigError(f"run.fold is {run.fold}, but data.init_args.fold is {fold}; set both to the same fold")
+
+
+def _training_free(class_path: str) -> bool:
+    """Whether a task has nothing to learn, and so no checkpoint."""
+    return bool(getattr(pkgutil.resolve_name(class_path), "training_free", False))
 
 
 def check_checkpoint(path: Path, class_path: str) -> None:
@@ -259,7 +286,11 @@ def _input_digests(config: Namespace) -> dict[str, str]:
     given = {"ckpt_path": config.get("ckpt_path"), "tags": data.get("tags")}
     given |= {name: init.get(name) for name in ("weights", "stem_weights")}
     files = {name: Path(str(path)).expanduser() for name, path in given.items() if path}
+    recipe = (data.get("recipe") or {}).get("init_args") or {}
+    episodes = files_of(recipe.get("episodes_file"), recipe.get("test_seed") or 0)
+    files |= {f"episodes of base seed {seed}": path for seed, path in episodes.items()}
     splits = [value for key, value in data.items() if key.endswith("_split")]
+    splits += ["all"] if "shots" in recipe else []  # what DLRSD's episodes are of
     pseudo = Path(str(data.get("pseudo_labels") or ""))
     return {
         **({"pseudo_labels": folder_digest(pseudo, "*.png")} if data.get("pseudo_labels") else {}),
@@ -292,6 +323,8 @@ def run_trainer(words: Sequence[str]) -> int:
     # frozen normalisation is in evaluation mode on purpose
     warnings.filterwarnings("ignore", message="Found .* module.* in eval mode at the start of training")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+    # baselines that learn no weights
+    warnings.filterwarnings("ignore", message=".*configure_optimizers` returned `None`")
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended to run from within Python")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     try:

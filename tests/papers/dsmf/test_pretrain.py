@@ -294,8 +294,7 @@ def test_a_validation_begins_at_zero_and_leaves_earlier_counts_alone():
 @pytest.mark.parametrize(
     ("novel", "message"),
     [
-        ([0], r": 0 is no class of the benchmark; give ids from 1 to 6"),
-        ([3, 7], r": 7 is no class"),
+        ([3, 7], r": 7 is no class of the benchmark; give ids from 0 to 6"),
         ([-1], r": -1 is no class"),
         ([2, 2], r": \[2, 2\] names a class twice"),
         ([1, 2, 3, 4, 5, 6], r": .* leaves no class to learn"),
@@ -311,6 +310,15 @@ def test_nothing_novel_is_every_class():
     assert base_classes(4, []) == (0, 1, 2, 3)
 
 
+def test_a_benchmark_without_background_may_test_class_0_and_no_other_takes_the_weight_of_the_background():
+    assert base_classes(5, [0, 1]) == (2, 3, 4)
+    torch.manual_seed(0)
+    made, batch = task(novel=[0, 1], background_weight=0.1).eval(), next(iter(loader()))
+    plain = task(novel=[0, 1], background_weight=1.0).eval()
+    plain.load_state_dict(made.state_dict())
+    assert torch.equal(made.loss(batch), plain.loss(batch)) and made.loss(batch) > 0
+
+
 @pytest.mark.parametrize("key", ["lr", "background_weight"])
 def test_settings_that_make_no_sense_are_refused_by_name(key):
     with pytest.raises(ConfigError, match=rf"model\.init_args\.{key} is 0"):
@@ -321,7 +329,7 @@ NOTHING = {**sample(0), "mask": torch.full(SIZE, NOVEL[1])}
 
 
 def test_a_validation_without_base_pixels_is_told():
-    with pytest.raises(ConfigError, match=r"no pixel of background or classes \[1, 3, 4, 6\] was validated"):
+    with pytest.raises(ConfigError, match=r"no pixel of classes \[0, 1, 3, 4, 6\] was validated"):
         validated(task(), DataLoader([NOTHING], batch_size=1))
 
 

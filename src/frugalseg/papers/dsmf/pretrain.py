@@ -25,7 +25,7 @@ from frugalseg.papers.dsmf.losses import weighted_cross_entropy
 
 
 def base_classes(num_classes: int, novel: Sequence[int]) -> tuple[int, ...]:
-    """Background and the classes that are not novel, in ascending order.
+    """The classes that are not novel, in ascending order; class 0 is the background in benchmarks that have one.
 
     Args:
         num_classes: K, background included.
@@ -35,8 +35,8 @@ def base_classes(num_classes: int, novel: Sequence[int]) -> tuple[int, ...]:
         ConfigError: an id is not that of a class, stands twice, or no class is left.
     """
     key = "model.init_args.novel"
-    if wrong := [c for c in novel if not 1 <= c < num_classes]:
-        raise ConfigError(f"{key}: {wrong[0]} is no class of the benchmark; give ids from 1 to {num_classes - 1}")
+    if wrong := [c for c in novel if not 0 <= c < num_classes]:
+        raise ConfigError(f"{key}: {wrong[0]} is no class of the benchmark; give ids from 0 to {num_classes - 1}")
     if len(set(novel)) < len(novel):
         raise ConfigError(f"{key}: {list(novel)} names a class twice; give each id once")
     base = tuple(c for c in range(num_classes) if c not in novel)
@@ -49,7 +49,7 @@ class BaseNet(nn.Module):
     """A learning backbone and one 1x1 convolution on its last two stages.
 
     Args:
-        outputs: background and base classes.
+        outputs: number of base classes, background included.
         backbone: a ResNet of timm, or `vgg16_bn`.
         backbone_options: further arguments of `DilatedResNet` or `DilatedVGG`.
     """
@@ -85,16 +85,18 @@ class BasePretrain(LightningModule):
 
     Args:
         num_classes: K of the benchmark, background included; the command line links it to the data.
-        novel: class ids that the fold tests; empty where every class may be learned.
+        novel: class ids that the fold tests; empty where every class may be learned. The command line links it to the
+            data's fold.
         backbone: a timm ResNet, or `vgg16_bn`.
         weights: timm name, file, or null; read when a new fit begins.
         backbone_options: as of `DSMF`; the backbone learns whatever they say.
         lr: initial rate of AdamW.
         weight_decay: decoupled, of AdamW.
-        background_weight: of the background's pixels in the loss; those of classes weigh 1.
+        background_weight: of class 0's pixels in the loss, which are the background's; those of classes weigh 1. Set it
+            to 1 for benchmarks without background, such as DLRSD.
 
     Attributes:
-        base: ids of background and base classes, in the order of the net's outputs.
+        base: ids of background (where there is one) and base classes, in the order of the net's outputs.
 
     Raises:
         ConfigError: a setting makes no sense.
@@ -160,7 +162,7 @@ class BasePretrain(LightningModule):
 
     def loss(self, batch: SegBatch) -> Tensor:
         """Weighted cross-entropy of background and base classes."""
-        weights = [self.hparams["background_weight"], *[1.0] * (len(self.base) - 1)]
+        weights = [self.hparams["background_weight"] if c == 0 else 1.0 for c in self.base]
         return weighted_cross_entropy(self.net(batch["image"]), self.target(batch["mask"]), weights)
 
     def training_step(self, batch: SegBatch, batch_idx: int) -> Tensor:
@@ -195,7 +197,7 @@ class BasePretrain(LightningModule):
             counts = cast(Tensor, self.trainer.strategy.reduce(counts, reduce_op="sum"))
         if not counts.any() and not self.trainer.sanity_checking:
             raise ConfigError(
-                f"data: no pixel of background or classes {list(self.base[1:])} was validated; "
+                f"data: no pixel of classes {list(self.base)} was validated; "
                 "raise trainer.limit_val_batches, or take model.init_args.novel from the data's fold"
             )
         # novel classes have neither true nor predicted pixels, so that the mean leaves them out

@@ -1,10 +1,9 @@
-"""DSMF-Net as a LightningModule: episodic training over a frozen backbone, and exact scores of fixed episodes."""
+"""DSMF-Net as a LightningModule: episodic training over a frozen backbone; `EpisodeTask` scores it."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
@@ -12,12 +11,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from frugalseg.batch import EpisodeBatch
 from frugalseg.errors import ConfigError
+from frugalseg.nn.dilated import Early, Stages
 from frugalseg.nn.weights import load_backbone_weights
-from frugalseg.ops.few_shot import ClassSums, class_iou, count_episode, fb_iou, mean_iou
 from frugalseg.optim import poly_factor, trainable
 from frugalseg.papers.dsmf.cache import SupportCache, joined
+from frugalseg.papers.dsmf.features import FeatureCache, Last, digest_of_net, shared_features
+from frugalseg.papers.dsmf.leaks import novel_classes, refuse_taught_backbone
 from frugalseg.papers.dsmf.losses import auxiliary_loss, episode_loss
 from frugalseg.papers.dsmf.model import DSMFNet, Episode, Support
+from frugalseg.papers.dsmf.scoring import EpisodeTask
 
 
 class Losses(NamedTuple):
@@ -28,10 +30,8 @@ class Losses(NamedTuple):
     total: Tensor
 
 
-class DSMF(LightningModule):
+class DSMF(EpisodeTask):
     """Train DSMF-Net on episodes of base classes and score it on fixed ones.
-
-    Scores are sums of whole numbers over all episodes, divided last: they do not depend on workers, ranks or order.
 
     Args:
         num_classes: K of the benchmark, background included; the command line links it to the data.
@@ -58,7 +58,9 @@ class DSMF(LightningModule):
         warmup: steps of a linear rise.
         auxiliary_weight: lambda.
         foreground_weight: of the class's pixels in the loss; 1 in the paper's family.
-        cache_bytes: of supports that an evaluation keeps; 0 for none.
+        cache_bytes: of prototypes and foreground columns of supports that an evaluation keeps; 0 for none.
+        feature_bytes: of frozen features that training and evaluation keep by image, and by image and mask; 0 for none.
+            For training without augmentation, else nothing that is kept comes back.
     """
 
     monitor: ClassVar[str] = "val/miou"
@@ -91,8 +93,9 @@ class DSMF(LightningModule):
         auxiliary_weight: float = 1.0,
         foreground_weight: float = 1.0,
         cache_bytes: int = 4 << 30,
+        feature_bytes: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes)
         self.save_hyperparameters()
         for key, value in (("lr", lr), ("foreground_weight", foreground_weight)):
             if value <= 0:
@@ -102,16 +105,30 @@ class DSMF(LightningModule):
             fusion, sff_levels, sff_merge, query_dropout, prior_chunk,
         )  # fmt: skip
         self.cache = SupportCache(cache_bytes)
-        # per class: episodes, intersection and union of background and foreground
-        self.register_buffer("sums", torch.zeros(num_classes, 5, dtype=torch.int64), False)
-        self._ddp_params_and_buffers_to_ignore = ["sums"]
+        self.feature_bytes = feature_bytes
+        self.features: FeatureCache | None = None
 
     # ------------------------------------------------------------------ training
 
     def on_fit_start(self) -> None:
-        """Read the backbone's weights when a new fit begins; a resumed one has them in its checkpoint."""
+        """Read the backbone's weights when a new fit begins; a resumed one has them in its checkpoint.
+
+        Raises:
+            WeightsError: they cannot be read, or have learned classes that the fold tests.
+        """
         if self.trainer.ckpt_path is None:
+            refuse_taught_backbone(self.hparams["weights"], novel_classes(self.trainer))
             load_backbone_weights(self.net.backbone, self.hparams["weights"])
+
+    def on_train_start(self) -> None:
+        """Find kept features: by now the backbone has its weights, from a file or a checkpoint."""
+        self._find_features()
+
+    def _find_features(self) -> None:
+        self.features = None
+        if self.feature_bytes:
+            place = str(self.trainer.precision), str(self.device)
+            self.features = shared_features(digest_of_net(self.net.backbone), *place, self.feature_bytes)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One rate for all that learns, polynomial decay per step, after a linear rise where one is set.
@@ -150,10 +167,45 @@ class DSMF(LightningModule):
 
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Tensor:
         """One batch of episodes."""
-        episode: Episode = self.net(batch["query_image"], batch["support_images"], batch["support_masks"])
+        self.note_trained(batch)
+        episode = self._episode(batch)
         terms = self.losses(episode, batch["query_mask"])
         self.log_dict({f"train/loss_{k}": v for k, v in terms._asdict().items()}, batch_size=len(batch["id"]))
         return terms.total
+
+    def _episode(self, batch: EpisodeBatch) -> Episode:
+        query, supports, masks = batch["query_image"], batch["support_images"], batch["support_masks"]
+        if self.features is None:
+            made: Episode = self.net(query, supports, masks)
+            return made
+        images, flat = supports.flatten(0, 1), masks.flatten(0, 1)
+        stages = self._supports(images)
+        known = self._last(images, flat, stages)
+        return self.net.from_features(self._query(query), stages, masks, (query.shape[-2], query.shape[-1]), known)
+
+    def _query(self, images: Tensor) -> Stages | Early:
+        """Frozen features of queries, kept ones where there are any."""
+        if self.features is None:
+            return self.net.query_features(images)
+        return self.features.stages(images, self.net.backbone)
+
+    def _supports(self, images: Tensor) -> Stages | Early:
+        """The same of supports. What is kept has all stages: a support is a query in the next episode."""
+        if self.features is None:
+            return self.net.support_features(images)
+        return self.features.stages(images, self.net.backbone)
+
+    def _last(self, images: Tensor, masks: Tensor, stages: Stages | Early) -> Last:
+        """Masked last stage, kept ones where there are any."""
+        # without the prior it has no depth: nothing to keep, and nothing that a net with one should find
+        if self.features is None or not self.net.use_prior:
+            return self.net.masked_last(stages, masks)
+
+        def make(number: int) -> Last:
+            one = slice(number, number + 1)
+            return self.net.masked_last(Early(stages.c1[one], stages.c2[one], stages.c3[one]), masks[one])
+
+        return self.features.last(images, masks, make)
 
     # ------------------------------------------------------------------ evaluation
 
@@ -176,76 +228,24 @@ class DSMF(LightningModule):
             self.cache.get((name, class_id), lambda n=number, k=shot: self._support(batch, n, k))  # type: ignore[misc]
             for shot, name in enumerate(batch["support_id"][number])
         ]
-        query = self.net.backbone(image)
+        query = self._query(image)
         features = [own for own, _ in self.net.stage_features(query)]
         return self.net.answer(query, features, joined([known]), (image.shape[-2], image.shape[-1]))
 
     def _support(self, batch: EpisodeBatch, number: int, shot: int) -> Support:
         """One support of one episode, N = K = 1."""
         image, mask = batch["support_images"][number, shot][None], batch["support_masks"][number, shot][None]
-        stages = self.net.backbone(image)
+        stages = self._supports(image)
         features = [own for own, _ in self.net.stage_features(stages)]
-        last, soft = self.net.masked_last(stages, mask)
+        last, soft = self._last(image, mask, stages)
         return Support(self.net.prototypes(features, mask)[:, None], last[:, None], soft[:, None])
 
-    def _begin(self) -> None:
-        """Empty counts, and no support of a net that has changed since."""
-        cast(Tensor, self.sums).zero_()
+    def answer_cold(self, query: Tensor, supports: Tensor, masks: Tensor) -> Episode:
+        """The net's own forward pass."""
+        made: Episode = self.net(query, supports, masks)
+        return made
+
+    def forget(self) -> None:
+        """Drop prototypes and columns; frozen features stay true, unless the backbone is another."""
         self.cache.clear()
-
-    def _count(self, batch: EpisodeBatch) -> Episode:
-        """Answer a batch and add its pixels to the counts."""
-        episode = self.answer(batch)
-        sums = cast(Tensor, self.sums)
-        for logits, target, class_id in zip(episode.logits, batch["query_mask"], batch["class_id"], strict=True):
-            counts = count_episode(logits.argmax(dim=0), target)
-            row = torch.cat([counts.intersection.new_ones(1), counts.intersection, counts.union])
-            sums[int(class_id)] += row
-        return episode
-
-    def _scores(self, split: str) -> dict[str, float]:
-        """Scores of all ranks' episodes; those of a class without episodes are not silently left out.
-
-        Raises:
-            ConfigError: no episode was answered.
-        """
-        sums = cast(Tensor, self.sums)
-        if self.trainer.world_size > 1:
-            sums = self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
-        rows = sums.cpu()
-        classes = tuple(rows[:, 0].nonzero().flatten().tolist())
-        if not classes:
-            raise ConfigError(f"data: no episode of split {split} was answered; raise trainer.limit_{split}_batches")
-        found = rows[list(classes)]
-        counts = ClassSums(classes, found[:, 0], found[:, 1:3], found[:, 3:5])
-        by_class = {f"{split}/iou/{c}": float(v) for c, v in zip(classes, class_iou(counts), strict=True)}
-        scores = {
-            f"{split}/miou": mean_iou(counts),
-            f"{split}/fb_iou": fb_iou(counts),
-            f"{split}/classes": len(classes),
-        }
-        return {**scores, **by_class, f"{split}/episodes": int(found[:, 0].sum())}
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin with empty counts."""
-        self._begin()
-
-    def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
-        """Count one batch of episodes."""
-        self._count(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores."""
-        self.log_dict(self._scores("val"), rank_zero_only=False)
-
-    def on_test_epoch_start(self) -> None:
-        """Begin with empty counts."""
-        self._begin()
-
-    def test_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
-        """Count one batch of episodes."""
-        self._count(batch)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the scores."""
-        self.log_dict(self._scores("test"), rank_zero_only=False)
+        self._find_features()

@@ -1,0 +1,56 @@
+"""Nothing that is tested may have been learned: mix-ups of folds that no score would show."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from frugalseg.batch import FewShotFolds
+from frugalseg.errors import CheckpointError, WeightsError
+
+
+def novel_classes(trainer: Trainer) -> tuple[int, ...]:
+    """Class ids that the fold of the data tests; none where the data does not say.
+
+    Args:
+        trainer: with its data module.
+    """
+    data = getattr(trainer, "datamodule", None)
+    return tuple(data.fold_classes) if isinstance(data, FewShotFolds) else ()
+
+
+def refuse_taught_backbone(weights: str | None, tested: Collection[int]) -> None:
+    """Refuse a backbone that `BasePretrain` has taught classes which are going to be tested.
+
+    Args:
+        weights: a checkpoint says what it left out; a timm name, another file or null say nothing of it.
+        tested: class ids.
+
+    Raises:
+        WeightsError: it has learned one of them.
+    """
+    if weights is None or not (path := Path(weights).expanduser()).is_file() or path.suffix != ".ckpt":
+        return
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    left_out = content.get("hyper_parameters", {}).get("novel") if isinstance(content, dict) else None
+    if left_out is not None and (learned := sorted(set(tested) - set(left_out))):
+        raise WeightsError(
+            f"{weights}: this backbone was trained on classes {learned}, which data.fold tests; give that of the"
+            " same fold"
+        )
+
+
+def refuse_trained_classes(trained: Tensor, tested: Collection[int]) -> None:
+    """Refuse to test a net on classes of its own training episodes.
+
+    Args:
+        trained: (K,) bool, what training has drawn.
+        tested: class ids.
+
+    Raises:
+        CheckpointError: one of them was trained on.
+    """
+    if known := sorted(c for c in set(tested) if trained[c]):
+        raise CheckpointError(f"classes {known} are tested, but this net was trained on them; set data.fold to its own")
