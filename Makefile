@@ -2,6 +2,7 @@
 #
 # Variables: ROOT (data), SEED or SEEDS="0 1 2", RUN (name of a variant of an experiment), CKPT (best|last), SPLITS (scored splits),
 # SEGMENT (segment|segment-r38), AFFINITY (irn|psa, of cti-voc), ROWS (of cti-ablation), OF and PICTURES (of cti-pictures),
+# FOLD, SHOT, METHOD, BACKBONE, PROTOCOL, SELECT (base|novel|last) and PRETRAIN (yes) of dsmf-*,
 # ARGS (more settings for every Trainer stage, e.g. ARGS="--trainer.max_steps 30"; ARGS_classify, ARGS_irn, ARGS_psa and
 # ARGS_segment for one net alone), ONLY (prefix of benchmark rows).
 
@@ -27,6 +28,7 @@ ARGS_classify ?=
 ARGS_irn ?=
 ARGS_psa ?=
 ARGS_segment ?=
+ARGS_pretrain ?=
 ONLY ?=
 BASE := --config experiments/_base/trainer.yaml
 CPU := --config experiments/_base/cpu.yaml
@@ -34,7 +36,7 @@ dash = $(if $(1),-$(1))
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
 
 # ---------------------------------------------------------------- set-up and checks
 
@@ -87,7 +89,7 @@ clean: ## remove caches and build files (runs and the environment stay)
 FORCE:
 
 # an empty ARGS_psa leaves no trace: what was made before there was one stays up to date
-SETTINGS_SEEN = ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS) $(ARGS_classify) $(ARGS_irn) $(ARGS_segment)$(ARGS_psa:%= %)
+SETTINGS_SEEN = ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS) $(ARGS_classify) $(ARGS_irn) $(ARGS_segment)$(ARGS_psa:%= %)$(ARGS_pretrain:%= %)
 # rewritten only when a variable has changed, so that changed ARGS make stages out of date; `+` also under `make -n`, whose plan
 # would otherwise always show everything
 runs/%/.settings: FORCE
@@ -322,6 +324,95 @@ $(foreach r,$(ROWS),$(foreach s,$(SEEDS),$(eval $(call ablation,$(r),$(s)))))
 cti-ablation: $(ROWS:%=$(cti-voc.yaml)/ablation/%.yaml) $(foreach r,$(ROWS),$(foreach s,$(SEEDS),$(call folder,$(call row,$(r)),$(s))/score-train/done.json)) ## CTI's ablation on VOC, seeds of the train images in one table; ROWS="baseline bg" picks rows
 	$(FS) report $(foreach r,$(ROWS),runs/$(call row,$(r))$(call dash,$(RUN)))
 
+# ---------------------------------------------------------------- few-shot segmentation
+
+# meta-train on a fold's base classes -> episodes of its own classes, all base seeds -> table. METHOD and BACKBONE are overlays in
+# experiments/dsmf/{method,backbone}; METHOD=prototype and METHOD=foreground are baselines of their own. SELECT says what chooses
+# the checkpoint: base (held-out base classes), novel (the tested episodes, the field's habit) or last (nothing).
+FOLD ?= 0
+SHOT ?= 1
+SHOTS ?= 1 5
+METHOD ?=
+BACKBONE ?=
+PROTOCOL ?=
+SELECT ?= base
+PRETRAIN ?=
+$(if $(filter base novel last,$(SELECT)),,$(error SELECT=$(SELECT): write base, novel or last))
+dsmf-isaid5i.yaml := experiments/dsmf/isaid5i
+dsmf-isaid5i.root := $(or $(ROOT),data/iSAID_patches)
+dsmf-dlrsd.yaml := experiments/dsmf/dlrsd
+dsmf-dlrsd.root := $(or $(ROOT),data/DLRSD)
+
+empty :=
+FEW_NAME := $(subst $(empty) $(empty),-,$(strip $(METHOD) $(BACKBONE) $(filter-out P1 D1,$(PROTOCOL)) $(filter novel,$(SELECT)) $(if $(PRETRAIN),pretrained) $(RUN)))
+# a task of its own, or the net with what lies over it
+FEW_TASK := $(or $(filter prototype foreground,$(METHOD)),train)
+FEW_OVERLAYS := $(patsubst %,experiments/dsmf/method/%.yaml,$(filter-out prototype foreground,$(METHOD))) $(BACKBONE:%=experiments/dsmf/backbone/%.yaml)
+FEW_CKPT := $(if $(filter last,$(SELECT))$(filter prototype,$(METHOD)),last,$(CKPT))
+# $(1) experiment, $(2) fold, $(3) seed
+few_folder = runs/$(1)$(call dash,$(FEW_NAME))/fold$(2)/seed$(3)
+# the backbone of PRETRAIN=yes is the same for every METHOD: $(1) experiment, $(2) fold, $(3) seed
+FEW_BACKBONE := $(subst $(empty) $(empty),-,$(strip backbone $(BACKBONE) $(filter-out P1 D1,$(PROTOCOL)) $(RUN)))
+few_backbone = runs/$(1)-$(FEW_BACKBONE)/fold$(2)/seed$(3)/pretrain
+# $(1) experiment, $(2) task: its YAMLs, and the same as words
+few_files = experiments/_base/trainer.yaml $($(1).yaml)/$(2).yaml $(FEW_OVERLAYS)
+few_yamls = $(foreach y,$(call few_files,$(1),$(2)),--config $(y))
+# $(1) experiment, $(2) fold, $(3) seed, $(4) stage
+few_given = --run.name "$(FEW_NAME)" --run.stage $(4) --run.fold $(2) --seed_everything $(3) --data.init_args.root $($(1).root) \
+  --data.init_args.fold $(2) $(PROTOCOL:%=--data.init_args.protocol %) $(if $(filter novel,$(SELECT)),--data.init_args.val_classes novel) $(ARGS)
+
+# $(1) experiment, $(2) fold, $(3) seed
+define few_fit
+$(call few_backbone,$(1),$(2),$(3))/done.json: $($(1).yaml)/pretrain.yaml experiments/_base/trainer.yaml $(BACKBONE:%=experiments/dsmf/backbone/%.yaml) runs/$(1)-$(FEW_BACKBONE)/.settings | $(READY)
+	$(FS) fit $(BASE) --config $($(1).yaml)/pretrain.yaml $(BACKBONE:%=--config experiments/dsmf/backbone/%.yaml) \
+	  --run.name $(FEW_BACKBONE) --run.fold $(2) --seed_everything $(3) --data.init_args.root $($(1).root) --data.init_args.fold $(2) \
+	  $(PROTOCOL:%=--data.init_args.protocol %) $(ARGS_pretrain)
+
+$(call few_folder,$(1),$(2),$(3))/train/done.json: $(call few_files,$(1),$(FEW_TASK)) $(if $(PRETRAIN),$(call few_backbone,$(1),$(2),$(3))/done.json) runs/$(1)$(call dash,$(FEW_NAME))/.settings | $(READY)
+	$(FS) fit $(call few_yamls,$(1),$(FEW_TASK)) $(call few_given,$(1),$(2),$(3),train) \
+	  $(if $(PRETRAIN),--model.init_args.weights $(call few_backbone,$(1),$(2),$(3))/checkpoints/$(CKPT).ckpt)
+endef
+
+# $(1) experiment, $(2) fold, $(3) seed, $(4) shots
+define few_test
+$(call few_folder,$(1),$(2),$(3))/$(4)shot-test/done.json: $($(1).yaml)/test.yaml $(call few_files,$(1),$(FEW_TASK)) \
+  $(if $(filter foreground,$(FEW_TASK)),runs/$(1)$(call dash,$(FEW_NAME))/.settings,$(call few_folder,$(1),$(2),$(3))/train/done.json) | $(READY)
+	$(FS) test $(call few_yamls,$(1),$(FEW_TASK)) --config $($(1).yaml)/test.yaml $(call few_given,$(1),$(2),$(3),$(4)shot) \
+	  --data.init_args.recipe.init_args.shots $(4) $(if $(filter foreground,$(FEW_TASK)),,--ckpt_path $(call few_folder,$(1),$(2),$(3))/train/checkpoints/$(FEW_CKPT).ckpt)
+endef
+
+# $(1) experiment
+define few_shot
+$(foreach s,$(SEEDS),$(foreach f,$(sort 0 1 2 $(FOLD)),$(eval $(call few_fit,$(1),$(f),$(s)))$(foreach k,$(sort $(SHOT) $(SHOTS)),$(eval $(call few_test,$(1),$(f),$(s),$(k))))))
+endef
+FEW := dsmf-isaid5i dsmf-dlrsd
+$(foreach e,$(FEW),$(eval $(call few_shot,$(e))))
+# $(1) experiment, $(2) folds, $(3) shots: test stages, behind the overlays, so that one that is not there is refused first
+few_tests = $(FEW_OVERLAYS) $(foreach f,$(2),$(foreach s,$(SEEDS),$(foreach k,$(3),$(call few_folder,$(1),$(f),$(s))/$(k)shot-test/done.json)))
+
+.PHONY: $(FEW) $(FEW:%=%-all) $(FEW:%=%-episodes)
+dsmf-isaid5i: $(call few_tests,dsmf-isaid5i,$(FOLD),$(SHOT)) ## DSMF-Net on iSAID-5i, FOLD=0 SHOT=1; PROTOCOL=P2, SELECT=novel, METHOD=fem, BACKBONE=vgg16
+	$(FS) report runs/dsmf-isaid5i$(call dash,$(FEW_NAME))
+
+dsmf-isaid5i-all: $(call few_tests,dsmf-isaid5i,0 1 2,$(SHOTS)) ## the same, folds 0 to 2, 1 and 5 shots, one table
+	$(FS) report runs/dsmf-isaid5i$(call dash,$(FEW_NAME))
+
+dsmf-dlrsd: $(call few_tests,dsmf-dlrsd,$(FOLD),$(SHOT)) ## DSMF-Net on DLRSD, FOLD=0 SHOT=1; PROTOCOL=D2 and the variables above
+	$(FS) report runs/dsmf-dlrsd$(call dash,$(FEW_NAME))
+
+dsmf-dlrsd-all: $(call few_tests,dsmf-dlrsd,0 1 2,$(SHOTS)) ## the same, folds 0 to 2, 1 and 5 shots, one table
+	$(FS) report runs/dsmf-dlrsd$(call dash,$(FEW_NAME))
+
+# $(1) experiment
+few_episodes = $(FS) episodes --config $($(1).yaml)/train.yaml --data.init_args.root $($(1).root) --data.init_args.fold $(FOLD) \
+  $(PROTOCOL:%=--data.init_args.protocol %) --data.init_args.recipe.init_args.shots $(SHOT) \
+  --out runs/episodes/$(1)$(call dash,$(filter-out P1 D1,$(PROTOCOL)))-fold$(FOLD)-$(SHOT)shot-seed{seed}.csv
+dsmf-isaid5i-episodes: $(READY) ## the episodes of FOLD, SHOT and PROTOCOL as files, one per base seed, so that others run exactly these
+	$(call few_episodes,dsmf-isaid5i)
+
+dsmf-dlrsd-episodes: $(READY) ## the same for DLRSD
+	$(call few_episodes,dsmf-dlrsd)
+
 # ---------------------------------------------------------------- SFC in miniature
 
 MINI := experiments/miniature/sfc
@@ -330,7 +421,7 @@ MINI_METHODS ?= baseline sfc
 # the balanced world is the control of the long tail: the demo needs the plain classifier's logits there, no more
 DEMO_RUNS := longtail-sfc longtail-baseline balanced-baseline
 PRETRAINED := runs/mini-pretrain/seed0/tags
-MINI_TARGETS := demo mini-sfc mini-psa mini-cti mini-cti-chain
+MINI_TARGETS := demo mini-sfc mini-psa mini-cti mini-cti-chain mini-dsmf
 
 # Small CPU steps spend more time in page faults than in arithmetic when glibc hands every freed tensor back to the
 # kernel; keeping the memory makes them about twice as fast (measured: 0.43 s against 1.16 s a step).
@@ -514,3 +605,51 @@ mini-cti-chain-scores: $(foreach s,$(SEEDS),runs/mini-cti-full/seed$(s)/score-se
 mini-cti-chain: $(READY) ## the seeds of mini-cti's last row through CRF, IRN, random walk and segmenter to masks
 	@$(MAKE) --no-print-directory -j2 mini-cti-chain-scores
 	$(FS) report runs/mini-cti-full
+
+# ---------------------------------------------------------------- DSMF-Net in miniature
+
+MINI_DSMF := experiments/miniature/dsmf
+MINI_FOLDS ?= 0 1 2
+# two groups per fold, each a process of its own that works the frozen features of its tiles out once
+DSMF_ROWS := full no-graph no-prior fem prototype foreground
+DSMF_GROUPS := full+no-graph no-prior+fem+prototype+foreground
+TILES := runs/worlds/isaid5i-seed0
+
+$(TILES)/world.json: | $(READY)
+	$(FS) miniature isaid --root runs/worlds/isaid-seed0 --scenes 400 --scenes-val 80 --size 192 \
+	  + data prepare isaid5i --raw runs/worlds/isaid-seed0 --root $(@D) --tile 96 --step 77 --lists
+	cp runs/worlds/isaid-seed0/world.json $@
+
+# $(1) fold
+mini_backbone = runs/mini-dsmf-backbone/fold$(1)/seed0/pretrain
+# $(1) row, $(2) fold, $(3) seed
+mini_few = runs/mini-dsmf-$(1)/fold$(2)/seed$(3)
+mini_few_yamls = $(BASE) --config $(MINI_DSMF)/$(or $(filter prototype foreground,$(1)),train).yaml \
+  $(patsubst %,--config experiments/dsmf/method/%.yaml,$(filter-out full prototype foreground,$(1))) $(CPU)
+mini_few_given = --run.name $(1) --run.fold $(2) --seed_everything $(3) --run.wandb false --data.init_args.root $(TILES) --data.init_args.fold $(2) \
+  $(if $(filter foreground,$(1)),,--model.init_args.weights $(call mini_backbone,$(2))/checkpoints/last.ckpt) $(ARGS)
+mini_few_fit = $(if $(filter foreground,$(1)),,fit $(call mini_few_yamls,$(1)) $(call mini_few_given,$(1),$(2),$(3)) +)
+mini_few_test = test $(call mini_few_yamls,$(1)) --config $(MINI_DSMF)/test.yaml $(call mini_few_given,$(1),$(2),$(3)) --run.stage $(4)shot \
+  --data.init_args.recipe.init_args.shots $(4) $(if $(filter foreground,$(1)),,--ckpt_path $(call mini_few,$(1),$(2),$(3))/train/checkpoints/last.ckpt)
+
+# $(1) fold
+define mini_dsmf_backbone
+$(call mini_backbone,$(1))/done.json: $(MINI_DSMF)/pretrain.yaml experiments/_base/trainer.yaml experiments/_base/cpu.yaml $(TILES)/world.json
+	$(FS) fit $(BASE) --config $(MINI_DSMF)/pretrain.yaml $(CPU) --run.wandb false --run.fold $(1) --data.init_args.root $(TILES) --data.init_args.fold $(1)
+endef
+
+# $(1) fold, $(2) seed, $(3) rows joined by +
+define mini_dsmf
+$(call mini_few,$(lastword $(subst +, ,$(3))),$(1),$(2))/5shot-test/done.json: $(wildcard $(MINI_DSMF)/*.yaml experiments/dsmf/method/*.yaml) \
+  $(call mini_backbone,$(1))/done.json runs/mini-dsmf-$(lastword $(subst +, ,$(3)))/.settings
+	$(FS) $(foreach r,$(subst +, ,$(3)),$(if $(filter $(r),$(firstword $(subst +, ,$(3)))),,+) $(call mini_few_fit,$(r),$(1),$(2)) \
+	  $(call mini_few_test,$(r),$(1),$(2),1) + $(call mini_few_test,$(r),$(1),$(2),5))
+endef
+$(foreach f,$(MINI_FOLDS),$(eval $(call mini_dsmf_backbone,$(f)))$(foreach s,$(SEEDS),$(foreach g,$(DSMF_GROUPS),$(eval $(call mini_dsmf,$(f),$(s),$(g))))))
+
+.PHONY: mini-dsmf mini-dsmf-scores
+mini-dsmf-scores: $(foreach g,$(DSMF_GROUPS),$(foreach f,$(MINI_FOLDS),$(foreach s,$(SEEDS),$(call mini_few,$(lastword $(subst +, ,$(g))),$(f),$(s))/5shot-test/done.json)))
+
+mini-dsmf: $(READY) ## DSMF-Net, its ablations and baselines on the miniature iSAID-5i: three folds, 1 and 5 shots, five base seeds
+	@$(MAKE) --no-print-directory -j2 mini-dsmf-scores
+	$(FS) report $(DSMF_ROWS:%=runs/mini-dsmf-%)
