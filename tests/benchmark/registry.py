@@ -16,6 +16,9 @@ PAIR = "Pillow, torchvision and timm's RandAugment (RandomResizedCrop, flip, ToT
 PLAIN = "Pillow and torchvision (resize, ToTensor, Normalize, flip)"
 CRF = "dense CRF of a genuine 375x500 photo, 10 iterations, set-up included"
 CTI = "CTI step, DeiT-S, 20 classes, batch 2 of two views, all terms, clipping and AdamW,"
+DSMF = "DSMF-Net step, frozen ResNet-50, 2 one-shot episodes of 256x256, all terms, clipping and SGD"
+KEPT = "speed-up of five base seeds, 5 shots, 128x128, by prototypes and foreground columns that are kept"
+PRIOR = "prior map of a 60x60 grid, D=2048, every place foreground"
 STEP = "SFC step, ResNet-50, 21 classes, 2 fresh + 4 bank images of 256x256, two scales, clipping and SGD"
 
 GROUPS = [
@@ -133,6 +136,39 @@ GROUPS = [
         Row("cti.gpu_images_per_s", "CTI step on a GPU, bf16, batch 64, 224", "images/s", "higher"),
         Row("cti.gpu_block_share", "time of the blocks alone in that step", "%", "higher"),
         Row("cti.gpu_peak_memory", "peak memory of that step", "MB"),
+    ),
+    Group(
+        "tests.benchmark.dsmf:step_over_backbone",
+        Row("dsmf.step_over_backbone", f"{DSMF}, over all four stages of the same images, no gradient", bound=1.45),
+        Row(
+            "dsmf.step_over_needed",
+            f"{DSMF}, over the frozen passes that it needs (queries, three stages of supports,"
+            " the last one of their masked third)",
+        ),
+    ),
+    Group(
+        "tests.benchmark.dsmf:cache_over_cold",
+        Row("dsmf.cache_over_cold", f"{KEPT}, all supports kept before", better="higher", bound=3),
+        Row("dsmf.cache_filling_over_cold", f"{KEPT}, nothing kept before the first episode", better="higher"),
+    ),
+    Group(
+        "tests.benchmark.dsmf:pyg_over_einsum",
+        Row(
+            "dsmf.pyg_over_einsum",
+            "graph unit by torch_geometric over einsum, forward and backward, 4 maps of 64x64, d=256, n=64, T=128",
+        ),
+    ),
+    Group(
+        "tests.benchmark.dsmf:prior_chunked_over_full",
+        Row("dsmf.prior_chunked_over_full_1", f"{PRIOR}, 1 shot, 400 places at a time over all at once"),
+        Row("dsmf.prior_chunked_over_full_5", f"{PRIOR}, 5 shots, the same"),
+    ),
+    Group(
+        "tests.benchmark.dsmf:prior_memory",
+        Row("dsmf.prior_full_memory_1", f"memory that it adds to a process: {PRIOR}, 1 shot, all at once", "MB"),
+        Row("dsmf.prior_chunked_memory_1", "the same, 400 places at a time", "MB"),
+        Row("dsmf.prior_full_memory_5", f"memory that it adds to a process: {PRIOR}, 5 shots, all at once", "MB"),
+        Row("dsmf.prior_chunked_memory_5", "the same, 400 places at a time", "MB"),
     ),
     Group(
         "tests.benchmark.evaluate:sweep_over_single",
