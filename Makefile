@@ -89,7 +89,7 @@ clean: ## remove caches and build files (runs and the environment stay)
 FORCE:
 
 # an empty ARGS_psa leaves no trace: what was made before there was one stays up to date
-SETTINGS_SEEN = ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS) $(ARGS_classify) $(ARGS_irn) $(ARGS_segment)$(ARGS_psa:%= %)$(ARGS_pretrain:%= %)
+SETTINGS_SEEN = ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS) $(ARGS_classify) $(ARGS_irn) $(ARGS_segment)$(ARGS_psa:%= %)$(ARGS_pretrain:%= %)$(if $(filter last,$(SELECT)), SELECT=last)
 # rewritten only when a variable has changed, so that changed ARGS make stages out of date; `+` also under `make -n`, whose plan
 # would otherwise always show everything
 runs/%/.settings: FORCE
@@ -338,6 +338,10 @@ PROTOCOL ?=
 SELECT ?= base
 PRETRAIN ?=
 $(if $(filter base novel last,$(SELECT)),,$(error SELECT=$(SELECT): write base, novel or last))
+$(if $(filter yes,$(PRETRAIN))$(if $(PRETRAIN),,-),,$(error PRETRAIN=$(PRETRAIN): write yes, or leave it out))
+# $(1) start of targets, $(2) their protocols
+few_protocol = $(if $(filter $(1)%,$(MAKECMDGOALS)),$(if $(filter $(PROTOCOL),$(2)),,$(if $(PROTOCOL),$(error PROTOCOL=$(PROTOCOL): $(1) has $(2)))))
+$(call few_protocol,dsmf-isaid5i,P1 P2)$(call few_protocol,dsmf-dlrsd,D1 D2)
 dsmf-isaid5i.yaml := experiments/dsmf/isaid5i
 dsmf-isaid5i.root := $(or $(ROOT),data/iSAID_patches)
 dsmf-dlrsd.yaml := experiments/dsmf/dlrsd
@@ -347,7 +351,8 @@ empty :=
 FEW_NAME := $(subst $(empty) $(empty),-,$(strip $(METHOD) $(BACKBONE) $(filter-out P1 D1,$(PROTOCOL)) $(filter novel,$(SELECT)) $(if $(PRETRAIN),pretrained) $(RUN)))
 # a task of its own, or the net with what lies over it
 FEW_TASK := $(or $(filter prototype foreground,$(METHOD)),train)
-FEW_OVERLAYS := $(patsubst %,experiments/dsmf/method/%.yaml,$(filter-out prototype foreground,$(METHOD))) $(BACKBONE:%=experiments/dsmf/backbone/%.yaml)
+FEW_OVERLAYS := $(patsubst %,experiments/dsmf/method/%.yaml,$(filter-out prototype foreground,$(METHOD))) \
+  $(if $(filter foreground,$(METHOD)),,$(BACKBONE:%=experiments/dsmf/backbone/%.yaml))
 FEW_CKPT := $(if $(filter last,$(SELECT))$(filter prototype,$(METHOD)),last,$(CKPT))
 # $(1) experiment, $(2) fold, $(3) seed
 few_folder = runs/$(1)$(call dash,$(FEW_NAME))/fold$(2)/seed$(3)

@@ -263,6 +263,16 @@ def test_a_task_without_prior_leaves_nothing_that_one_with_a_prior_would_take():
     torch.testing.assert_close(kept.losses_seen, plain.losses_seen, rtol=0, atol=1e-10)
 
 
+def test_the_same_weights_in_another_net_share_nothing():
+    """Dilation and stride are no weights, but change every feature."""
+    options = TINY["backbone_options"]
+    one = noted(feature_bytes=ROOM)
+    for change in ({"dilations": (1, 1)}, {"strides": (2, 1, 2)}):
+        two = noted(feature_bytes=ROOM, backbone_options={**options, **change})
+        two.net.backbone.load_state_dict(one.net.backbone.state_dict())
+        assert digest_of_net(two.net.backbone) != digest_of_net(one.net.backbone)
+
+
 @pytest.mark.parametrize("tensor", ["conv1.weight", "bn1.running_mean"])
 def test_another_backbone_shares_nothing(tensor):
     """Not even one that differs in a single number, of a weight or of a statistic."""

@@ -1,5 +1,6 @@
 """Classes that were learned are not tested: by the episodes of a fit, and by the backbone's pretraining."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -79,14 +80,14 @@ def test_a_backbone_that_has_learned_what_is_tested_is_refused(pretrained, make)
 
 @pytest.mark.parametrize("weights", [None, "resnet18.a1_in1k", "nowhere/last.ckpt"])
 def test_other_weights_say_nothing_of_classes(weights):
-    refuse_taught_backbone(weights, [1, 2])
+    refuse_taught_backbone(weights, [1, 2], 6)
 
 
 def test_a_checkpoint_of_something_else_says_nothing(tmp_path):
     for number, content in enumerate(({"state_dict": {}}, {"hyper_parameters": {"lr": 1.0}}, [torch.zeros(1)])):
         path = tmp_path / f"{number}.ckpt"
         torch.save(content, path)
-        refuse_taught_backbone(str(path), [1])
+        refuse_taught_backbone(str(path), [1], 6)
 
 
 def test_the_data_modules_say_what_they_test(tmp_path):
@@ -94,3 +95,42 @@ def test_the_data_modules_say_what_they_test(tmp_path):
     assert isinstance(data, FewShotFolds)
     assert novel_classes(SimpleNamespace(datamodule=data)) == (6, 7, 8, 9, 10)
     assert novel_classes(SimpleNamespace()) == ()
+
+
+@pytest.mark.parametrize("name", ["copy.pth", "copy.bin", "copy"])
+def test_another_name_does_not_hide_what_a_backbone_has_learned(pretrained, tmp_path, name):
+    copy = tmp_path / name
+    copy.write_bytes(Path(pretrained).read_bytes())
+    with pytest.raises(WeightsError, match=rf"{name}: this backbone was trained on classes \[2\]"):
+        refuse_taught_backbone(str(copy), [2, 4], 6)
+    refuse_taught_backbone(str(copy), [4, 5], 6)
+    refuse_taught_backbone(str(copy), [2, 4], 21)  # of another benchmark, whose numbers mean other classes
+
+
+def test_a_damaged_file_is_left_to_who_reads_it(tmp_path):
+    (tmp_path / "broken.pth").write_bytes(b"no tensors")
+    refuse_taught_backbone(str(tmp_path / "broken.pth"), [1], 6)
+
+
+class Validated(Folded):
+    def val_dataloader(self):
+        return loader(count=3)
+
+
+def test_validation_on_the_tested_classes_is_refused_where_they_were_trained_on():
+    made = task()
+    made.trained[2] = True
+    trainer = Trainer(**QUIET)
+    with pytest.raises(CheckpointError, match=r"classes \[2\] are tested"):
+        trainer.validate(made, datamodule=Validated((1, 2, 3)), verbose=False)
+    assert trainer.validate(made, datamodule=Validated((4, 5)), verbose=False)
+
+
+def test_a_checkpoint_holds_what_all_ranks_have_drawn():
+    made, others = task(), torch.tensor([0, 1, 0, 0, 1, 0])
+    made.trained[3] = True
+    strategy = SimpleNamespace(reduce=lambda drawn, reduce_op: drawn + others)
+    made._trainer = SimpleNamespace(world_size=2, strategy=strategy)
+    checkpoint = {"state_dict": {"trained": made.trained.clone()}}
+    made.on_save_checkpoint(checkpoint)
+    assert checkpoint["state_dict"]["trained"].tolist() == [False, True, False, True, True, False]

@@ -80,7 +80,7 @@ class PrototypeBaseline(EpisodeTask):
             WeightsError: they cannot be read, or have learned classes that the fold tests.
         """
         if self.trainer.ckpt_path is None:
-            refuse_taught_backbone(self.hparams["weights"], novel_classes(self.trainer))
+            refuse_taught_backbone(self.hparams["weights"], novel_classes(self.trainer), self.num_classes)
             load_backbone_weights(self.backbone, self.hparams["weights"])
 
     def forget(self) -> None:

@@ -128,8 +128,8 @@ def digest(pixels: Tensor) -> bytes:
 
 
 def digest_of_net(net: nn.Module) -> str:
-    """A short name of a net's weights and statistics."""
-    name = hashlib.blake2b(digest_size=16)
+    """A short name of a net: of its layers with their strides and dilations, its weights and its statistics."""
+    name = hashlib.blake2b(repr(net).encode(), digest_size=16)
     for key, value in net.state_dict().items():
         name.update(key.encode() + digest(value))
     return name.hexdigest()

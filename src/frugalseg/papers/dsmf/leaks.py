@@ -21,21 +21,27 @@ def novel_classes(trainer: Trainer) -> tuple[int, ...]:
     return tuple(data.fold_classes) if isinstance(data, FewShotFolds) else ()
 
 
-def refuse_taught_backbone(weights: str | None, tested: Collection[int]) -> None:
-    """Refuse a backbone that `BasePretrain` has taught classes which are going to be tested.
+def refuse_taught_backbone(weights: str | None, tested: Collection[int], num_classes: int) -> None:
+    """Refuse a backbone that a fit of ours has taught classes which are going to be tested.
 
     Args:
-        weights: a checkpoint says what it left out; a timm name, another file or null say nothing of it.
+        weights: a file that is a checkpoint says what it left out, whatever its name; a timm name or null says nothing.
         tested: class ids.
+        num_classes: K of the benchmark; the ids of one with another number mean other classes.
 
     Raises:
         WeightsError: it has learned one of them.
     """
-    if weights is None or not (path := Path(weights).expanduser()).is_file() or path.suffix != ".ckpt":
+    if weights is None or not (path := Path(weights).expanduser()).is_file():
         return
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    left_out = content.get("hyper_parameters", {}).get("novel") if isinstance(content, dict) else None
-    if left_out is not None and (learned := sorted(set(tested) - set(left_out))):
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # another format, or damaged: who reads the weights says so
+        return
+    given = content.get("hyper_parameters") if isinstance(content, dict) else None
+    if not isinstance(given, dict) or given.get("novel") is None or given.get("num_classes") != num_classes:
+        return
+    if learned := sorted(set(tested) - set(given["novel"])):
         raise WeightsError(
             f"{weights}: this backbone was trained on classes {learned}, which data.fold tests; give that of the"
             " same fold"

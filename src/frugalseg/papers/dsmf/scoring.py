@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from frugalseg.batch import EpisodeBatch
 from frugalseg.errors import ConfigError
 from frugalseg.ops.few_shot import ClassSums, class_iou, count_episode, fb_iou, mean_iou
-from frugalseg.papers.dsmf.leaks import refuse_trained_classes
+from frugalseg.papers.dsmf.leaks import novel_classes, refuse_trained_classes
 from frugalseg.papers.dsmf.model import Episode
 
 COLUMNS = 5
@@ -71,6 +71,16 @@ class EpisodeTask(LightningModule):
             batch: of training episodes.
         """
         cast(Tensor, self.trained)[batch["class_id"]] = True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down what all ranks have drawn; each has seen its own share.
+
+        Args:
+            checkpoint: that is being written.
+        """
+        if self.trainer.world_size > 1:
+            drawn = self.trainer.strategy.reduce(cast(Tensor, self.trained).long(), reduce_op="sum")
+            checkpoint["state_dict"]["trained"] = cast(Tensor, drawn) > 0
 
     # ------------------------------------------------------------------ counting
 
@@ -126,7 +136,13 @@ class EpisodeTask(LightningModule):
         self._begin()
 
     def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> dict[str, Any]:
-        """Count one batch of episodes; pictures are drawn of what is returned."""
+        """Count one batch of episodes; pictures are drawn of what is returned.
+
+        Raises:
+            CheckpointError: the episodes are those of a test, and the net was trained on their class.
+        """
+        novel = set(novel_classes(self.trainer)) & set(batch["class_id"].tolist())
+        refuse_trained_classes(cast(Tensor, self.trained), novel)
         return self._count(batch, 0)
 
     def on_validation_epoch_end(self) -> None:

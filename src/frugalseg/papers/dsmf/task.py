@@ -100,6 +100,13 @@ class DSMF(EpisodeTask):
         for key, value in (("lr", lr), ("foreground_weight", foreground_weight)):
             if value <= 0:
                 raise ConfigError(f"model.init_args.{key} is {value}: set it to a number above 0")
+        counts = {"dim": dim, "nodes": nodes, "states": states, "sff_levels": sff_levels, "prior_chunk": prior_chunk}
+        for key, count in counts.items():
+            if count is not None and count < 1:
+                raise ConfigError(f"model.init_args.{key} is {count}: set it to 1 or more")
+        for key, count in (("warmup", warmup), ("cache_bytes", cache_bytes), ("feature_bytes", feature_bytes)):
+            if count < 0:
+                raise ConfigError(f"model.init_args.{key} is {count}: set it to 0 or more")
         self.net = DSMFNet(
             backbone, backbone_options, dim, nodes, states, graph_stages, graph_impl, use_graph, use_maps, use_prior,
             fusion, sff_levels, sff_merge, query_dropout, prior_chunk,
@@ -117,7 +124,7 @@ class DSMF(EpisodeTask):
             WeightsError: they cannot be read, or have learned classes that the fold tests.
         """
         if self.trainer.ckpt_path is None:
-            refuse_taught_backbone(self.hparams["weights"], novel_classes(self.trainer))
+            refuse_taught_backbone(self.hparams["weights"], novel_classes(self.trainer), self.num_classes)
             load_backbone_weights(self.net.backbone, self.hparams["weights"])
 
     def on_train_start(self) -> None:
