@@ -16,8 +16,8 @@ from frugalseg.papers.dsmf import DSMF
 from tests.conftest import REPOSITORY
 
 EXPERIMENTS = REPOSITORY / "experiments"
-EPISODES = 10
-"""Per base seed."""
+EPISODES = 16
+"""Per base seed: enough for an episode of every class."""
 SHOTS = ("1", "5")
 SEEDS = [0, 1]
 QUIET = {

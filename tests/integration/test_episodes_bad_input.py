@@ -59,6 +59,12 @@ def test_a_class_with_too_few_images(refused, tiles):
     )
 
 
+def test_too_few_episodes_for_the_classes(refused, tiles):
+    line = refused("ISAID5i", tiles, "--data.init_args.recipe.init_args.test_episodes=1")
+    assert line.startswith(f"split val of {tiles}: the 1 episodes of base seed 0 leave 4 of 5 classes out: ")
+    assert line.endswith("; raise recipe.test_episodes, or set recipe.allow_missing_classes")
+
+
 def test_lists_that_name_tiles_which_are_not_there(refused, tiles):
     for name in NAMES[3:10]:
         (tiles / f"val/images/{name}.png").unlink()

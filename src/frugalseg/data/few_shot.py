@@ -2,6 +2,7 @@
 
 import logging
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from frugalseg.data.episode_table import EpisodeTable
 from frugalseg.data.episodes import Episodes
@@ -12,6 +13,8 @@ if TYPE_CHECKING:  # the data module imports this file
     from frugalseg.data.module import SegmentationData
 
 log = logging.getLogger(__name__)
+
+_told: "WeakSet[EpisodeTable]" = WeakSet()  # tables whose uncovered classes have been warned of
 
 
 def make_table(data: "SegmentationData", recipe: Episodes, role: str) -> EpisodeTable:
@@ -55,6 +58,9 @@ def make_table(data: "SegmentationData", recipe: Episodes, role: str) -> Episode
 def evaluated(data: "SegmentationData", recipe: Episodes, role: str) -> list[EvaluationEpisodes]:
     """The episodes of an evaluation: of each base seed in a test, of the first one in validation.
 
+    A test whose episodes lack a class would be a mean over other classes, and over different ones from base seed to
+    base seed, so that it is refused unless `allow_missing_classes` is set. Validation only warns of it, once.
+
     Args:
         data: the benchmark.
         recipe: what an episode is.
@@ -63,13 +69,30 @@ def evaluated(data: "SegmentationData", recipe: Episodes, role: str) -> list[Eva
     Raises:
         ConfigError: the benchmark has no few-shot folds.
         DatasetNotFoundError: a file of episodes is not there.
-        DatasetError: there is no episode, or a file does not fit.
+        DatasetError: there is no episode, a file does not fit, or a class of a test has no episode.
     """
     samples, table = data.samples(role), data.episode_table(role)
     count = recipe.val_episodes if role == "val" and recipe.val_episodes else recipe.test_episodes
     # a file holds episodes of the classes that are tested
     files = recipe.files if data.is_novel(role) else {}
-    return [
+    found = [
         EvaluationEpisodes(samples, recipe, data.num_classes, table, data.fold, seed, count, files.get(seed))
         for seed in recipe.test_seeds[: 1 if role == "val" else None]
     ]
+    if lacking := [what for items in found if (what := _uncovered(data, items))]:
+        if role == "test" and not recipe.allow_missing_classes:
+            mend = "complete the file" if files else "raise recipe.test_episodes"
+            raise DatasetError(f"{lacking[0]}; {mend}, or set recipe.allow_missing_classes")
+        if table not in _told:
+            log.warning("%s; the mean is over the other classes", "; ".join(lacking))
+            _told.add(table)
+    return found
+
+
+def _uncovered(data: "SegmentationData", items: EvaluationEpisodes) -> str:
+    """Which classes have no episode of a base seed; empty where all have."""
+    absent = sorted(set(items.table.members) - items.classes)
+    source = f" in {items.file}" if items.file else ""
+    names = ", ".join(data.class_names[c] for c in absent)
+    where = f"{items.table.where}: the {len(items)} episodes of base seed {items.seed}{source}"
+    return f"{where} leave {len(absent)} of {len(items.table.members)} classes out: {names}" if absent else ""

@@ -143,6 +143,13 @@ class EvaluationEpisodes(EvaluationItems):
         """Number of episodes."""
         return len(self.numbers)
 
+    @property
+    def classes(self) -> set[int]:
+        """Ids of the classes that have an episode; no image is read for it, and no support drawn."""
+        if self.given:
+            return {draw.class_id for draw in self.given.values()}
+        return {int(self.table.pairs[number % len(self.table), 1]) for number in self.numbers}
+
     def __getitem__(self, index: int) -> Item:
         """Make one item, with its base seed.
 

@@ -78,6 +78,33 @@ def test_equal_supports_are_one_support_and_their_order_is_nothing(fusion):
     torch.testing.assert_close(turned.logits, run(net, query, supports, masks).logits, rtol=0, atol=1e-9)
 
 
+def test_prototypes_are_averaged_over_shots():
+    """dsmf.md 4.3, with supports that differ in image and mask: the maps, and what the fusion is given."""
+    net = tiny()
+    query, supports, masks = episode(shots=2)
+    masks[:, 1] = masks[:, 1].roll((10, 15), (1, 2))
+    given = []
+    net.fusion.register_forward_pre_hook(lambda _, parts: given.append(parts[1]))
+    found = run(net, query, supports, masks)
+    with torch.no_grad():
+        own = [features for features, _ in net.stage_features(net.query_features(query))]
+        shots = [
+            [features for features, _ in net.stage_features(net.support_features(supports[:, shot]))] for shot in (0, 1)
+        ]
+        expected, largest = [], []
+        for stage, (query_features, *both) in enumerate(zip(own, *shots, strict=True)):
+            one, other = (
+                weighted_average_pool(f, foreground(masks[:, shot, None], (f.shape[-2], f.shape[-1])))
+                for shot, f in enumerate(both)
+            )
+            expected.append((one + other) / 2)
+            largest.append(torch.maximum(one, other))
+            map_ = scaled_cosine_map(query_features, expected[-1])
+            torch.testing.assert_close(found.graph_maps[stage], map_, rtol=0, atol=1e-9)
+            assert float((scaled_cosine_map(query_features, largest[-1]) - map_).abs().max()) > 1e-3
+    torch.testing.assert_close(given[0], (expected[0] + expected[1] + expected[2]) / 3, rtol=0, atol=1e-9)
+
+
 def test_a_prototype_does_not_care_where_its_places_are():
     """Places of the features permuted together with the mask on their grid: the same pooling, the same nodes."""
     net = tiny()

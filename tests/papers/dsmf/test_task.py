@@ -1,14 +1,18 @@
 """DSMF-Net's task: what is kept of supports changes nothing, counts are exact, training goes through Lightning."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from frugalseg.errors import ConfigError
 from frugalseg.ops.few_shot import class_iou, count_episode, fb_iou, mean_iou, sum_by_class
 from frugalseg.papers.dsmf import scoring
 from frugalseg.papers.dsmf.cache import SupportCache, joined
+from frugalseg.papers.dsmf.model import Episode
 from frugalseg.papers.dsmf.task import DSMF
 from tests.papers.dsmf.test_model import TINY
 
@@ -175,6 +179,55 @@ def test_a_fit_moves_what_learns_and_nothing_else(optimiser):
     frozen = {name for name in before if name.startswith("backbone.")}
     assert not moved & frozen
     assert {name for name, p in made.net.named_parameters() if p.requires_grad} <= moved
+
+
+class Rates(Callback):
+    """The learning rate that each step takes."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.seen.append([group["lr"] for group in optimizer.param_groups])
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize(("warmup", "rise"), [(0, [1, 1, 1, 1, 1, 1]), (3, [1 / 3, 2 / 3, 1, 1, 1, 1])])
+def test_the_rate_rises_linearly_and_decays_behind(optimiser, warmup, rise):
+    """Six steps: (1 - k/6)^power of each, times the share of the rise."""
+    made, rates = task(optimiser=optimiser, lr=0.02, power=0.5, warmup=warmup), Rates()
+    Trainer(max_epochs=2, callbacks=[rates], limit_val_batches=0, **QUIET).fit(made, loader(batch=4))
+    decay = [1, math.sqrt(5 / 6), math.sqrt(4 / 6), math.sqrt(3 / 6), math.sqrt(2 / 6), math.sqrt(1 / 6)]
+    expected = [[0.02 * up * down] for up, down in zip(rise, decay, strict=True)]
+    np.testing.assert_allclose(rates.seen, expected, rtol=1e-12)
+
+
+def slow_cross_entropy(logits, target, weight):
+    """Weighted mean over the pixels that count, one after another; the background's weight is 1."""
+    total = counted = 0.0
+    for n, y, x in np.ndindex(target.shape):
+        if target[n, y, x] == 255:
+            continue
+        own = weight if target[n, y, x] == 1 else 1.0
+        exponents = np.exp(logits[n, :, y, x])
+        total -= own * np.log(exponents[target[n, y, x]] / exponents.sum())
+        counted += own
+    return total / counted
+
+
+def test_both_losses_weigh_the_foreground():
+    random = np.random.default_rng(2)
+    main, *heads = random.normal(size=(3, 2, 2, 4, 5))
+    target = random.integers(0, 2, (2, 4, 5))
+    target[0, 1] = 255
+    made = task(foreground_weight=3.0, auxiliary_weight=0.4)
+    episode = Episode(torch.from_numpy(main), [torch.from_numpy(head) for head in heads], [], torch.zeros(2, 1, 1, 1))
+    found = made.losses(episode, torch.from_numpy(target))
+    auxiliary, plain = (0.4 * np.mean([slow_cross_entropy(head, target, w) for head in heads]) for w in (3.0, 1.0))
+    assert abs(auxiliary - plain) > 1e-3  # the weight is worth comparing
+    assert float(found.auxiliary) == pytest.approx(auxiliary, abs=1e-12)
+    assert float(found.main) == pytest.approx(slow_cross_entropy(main, target, 3.0), abs=1e-12)
+    assert float(found.total) == pytest.approx(float(found.main) + auxiliary, abs=1e-12)
 
 
 def test_nothing_answered_is_told():
