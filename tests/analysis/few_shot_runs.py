@@ -64,7 +64,8 @@ def slow_metrics(seeds, sums):
 
 def write_test(
     root, name="dsmf", fold=0, seed=0, shots=1, protocol="P1", checkpoint="last", validated="base", classes=None,
-    costs=COSTS, done=True, inputs=None, size=256, file=None, number=None, **counts,
+    costs=COSTS, done=True, inputs=None, size=256, file=None, number=None, trained=None, trained_fold=None,
+    model="frugalseg.papers.dsmf.DSMF", **counts,
 ):  # fmt: skip
     """Write one test stage, and the fit that it belongs to; gives its folder and its counts."""
     above = root / name / f"fold{fold}" / f"seed{seed}"
@@ -78,14 +79,19 @@ def write_test(
     }
     settings = {"root": "data/tiles", "fold": fold, "protocol": protocol, "val_classes": "novel", "recipe": recipe}
     path = f"runs/{name}/fold{fold}/seed{seed}/train/checkpoints/{checkpoint}.ckpt" if checkpoint else None
-    config = {"data": {"class_path": f"frugalseg.data.{benchmark}", "init_args": settings}, "ckpt_path": path}
+    config = {
+        "model": {"class_path": model},
+        "data": {"class_path": f"frugalseg.data.{benchmark}", "init_args": settings},
+        "ckpt_path": path,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text("# lightning\n" + yaml.safe_dump(config))
     write_json(folder / "provenance.json", {"identity": {"inputs": {"ckpt_path": "abc", **(inputs or {})}}})
     write_json(folder / "metrics.json", {**slow_metrics(seeds, sums), **costs})
     write_arrays(folder / "counts.npz", {"seeds": seeds, "sums": sums})
     if checkpoint:
-        fit = {"data": {"init_args": {"val_classes": validated}}}
+        own = {"val_classes": validated, "protocol": trained or protocol}
+        fit = {"data": {"init_args": {**own, "fold": fold if trained_fold is None else trained_fold}}}
         write_json(above / "train" / "provenance.json", {"identity": fit})
         write_json(above / "train" / "done.json", {"finished": "2026-01-01T10:00:00+00:00"})
     if done:

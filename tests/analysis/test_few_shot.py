@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from frugalseg.analysis.few_shot import has_few_shot, read_stages
-from frugalseg.analysis.few_shot_facts import LAST, PROTOCOLS, SELECTION, UNTRAINED
+from frugalseg.analysis.few_shot_facts import ELSEWHERE, LAST, PROTOCOLS, SELECTION, THRESHOLD, UNTRAINED
 from frugalseg.data import dlrsd, isaid5i
 from frugalseg.errors import RunFolderError
 from frugalseg.run import write_arrays, write_json
@@ -117,6 +117,87 @@ def test_selection_rule(tmp_path, monkeypatch, checkpoint, validated, rule):
         assert read_stages(root / "dsmf")[0].facts["selection rule"] == rule
 
 
+def test_rules_in_so_many_words(tmp_path):
+    """Literally: constants that changed places would go unseen."""
+    prototype = "frugalseg.papers.dsmf.baselines.PrototypeBaseline"
+    for name, settings, rule in (
+        ("a", {"checkpoint": "best", "validated": "base"}, "best on held-out base classes"),
+        ("b", {"checkpoint": "best", "validated": "novel"}, "best on the novel test episodes (the field's habit)"),
+        ("c", {"checkpoint": "last", "validated": "novel"}, "last step, nothing selected"),
+        ("d", {"checkpoint": None}, "nothing trained"),
+        ("e", {"checkpoint": "last", "model": prototype}, "threshold by base training episodes"),
+        ("f", {"checkpoint": "last", "model": "PrototypeBaseline"}, "threshold by base training episodes"),
+        ("g", {"checkpoint": "last", "model": "mine.NoPrototypeBaseline"}, "last step, nothing selected"),
+    ):
+        write_test(tmp_path, name, **settings)
+        assert read_stages(tmp_path / name)[0].facts["selection rule"] == rule
+    assert SELECTION == {
+        "base": "best on held-out base classes", "novel": "best on the novel test episodes (the field's habit)",
+    }  # fmt: skip
+    assert (LAST, UNTRAINED) == ("last step, nothing selected", "nothing trained")
+    assert THRESHOLD == "threshold by base training episodes"
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_a_net_of_another_protocol_is_told_apart(tmp_path, checkpoint):
+    """The training's rule is that of the fit; found in another experiment too, and after the runs moved."""
+    folder, *_ = write_test(tmp_path, protocol="P1", trained="P2", checkpoint=checkpoint)
+    settings = read_stages(tmp_path / "dsmf")[0].settings
+    assert settings.facts["protocol"] == "P1 (trained with P2)"
+    assert settings.protocol == (
+        "tests are those of P1, SDM's pairs; training was that of P2, DMNet's rule; training drops every tile that is"
+        " listed for a novel class"
+    )
+    write_test(tmp_path, "other", protocol="P1", checkpoint=checkpoint)
+    (tmp_path / "other/fold0/seed0/train").rename(tmp_path / "unused")
+    config = (folder / "config.yaml").read_text()
+    (tmp_path / "other/fold0/seed0/1shot-test/config.yaml").write_text(config)
+    assert read_stages(tmp_path / "other")[0].facts["protocol"] == "P1 (trained with P2)"
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+def test_a_plain_protocol(tmp_path, protocol, checkpoint):
+    write_test(tmp_path, protocol=protocol, checkpoint=checkpoint)
+    settings = read_stages(tmp_path / "dsmf")[0].settings
+    assert (settings.facts["protocol"], settings.protocol) == (protocol, PROTOCOLS[protocol])
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_a_fit_that_is_not_the_tests_is_refused(tmp_path, checkpoint):
+    write_test(tmp_path, fold=1, trained_fold=2, checkpoint=checkpoint)
+    refused(tmp_path, "tests fold 1, but by .*train/provenance.json the fit is of fold 2")
+    write_test(tmp_path, fold=1, trained="P9", checkpoint=checkpoint)
+    refused(tmp_path, "train/provenance.json: .*protocol is 'P9'")
+    folder, *_ = write_test(tmp_path, fold=1, checkpoint=checkpoint)
+    write_json(folder.parent / "train/provenance.json", {"identity": {"data": {"init_args": {"val_classes": "base"}}}})
+    refused(tmp_path, "the fit is of fold None")
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_a_fit_that_was_cut_short_is_refused(tmp_path, checkpoint):
+    folder, *_ = write_test(tmp_path, checkpoint=checkpoint)
+    (folder.parent / "train/done.json").unlink()
+    refused(tmp_path, f"^{folder.parent / 'train'}: has no done.json, .*finish it")
+
+
+@pytest.mark.parametrize("path", ["gone/train/checkpoints/last.ckpt", "weights/last.ckpt", "last.ckpt"])
+def test_a_last_step_from_elsewhere(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    folder, *_ = write_test(tmp_path)
+    (folder.parent / "train").rename(tmp_path / "unused")
+    (tmp_path / "weights").mkdir()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "ckpt_path": path}))
+    settings = read_stages(tmp_path / "dsmf")[0].settings
+    assert settings.facts["selection rule"] == ELSEWHERE == "last step of a fit that is not at hand"
+    assert settings.facts["protocol"] == "P1 (trained with what is not known)"
+    assert "training tiles" not in settings.protocol
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "ckpt_path": path.replace("last", "best")}))
+    with pytest.raises(RunFolderError, match=r"provenance\.json: not readable"):
+        read_stages(tmp_path / "dsmf")
+
+
 def test_selection_that_is_not_known_is_refused(tmp_path):
     folder, *_ = write_test(tmp_path, checkpoint="best", validated="both")
     refused(tmp_path, "val_classes is 'both'")
@@ -129,8 +210,9 @@ def test_selection_that_is_not_known_is_refused(tmp_path):
     refused(tmp_path, "neither best.ckpt nor last.ckpt")
 
 
-def test_a_fit_that_was_run_again_since_is_refused(tmp_path):
-    folder, *_ = write_test(tmp_path, checkpoint="best")
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_a_fit_that_was_run_again_since_is_refused(tmp_path, checkpoint):
+    folder, *_ = write_test(tmp_path, checkpoint=checkpoint)
     write_json(folder.parent / "train" / "done.json", {"finished": "2026-01-01T11:00:01+00:00"})
     refused(tmp_path, "test again")
 

@@ -6,7 +6,7 @@ import statistics
 import pytest
 
 from frugalseg.analysis.few_shot import read_stages
-from frugalseg.analysis.few_shot_facts import LAST, PROTOCOLS, SELECTION, UNTRAINED
+from frugalseg.analysis.few_shot_facts import LAST, PROTOCOLS, SELECTION, THRESHOLD, UNTRAINED
 from frugalseg.analysis.few_shot_rows import FOLDS, rows_of
 from frugalseg.analysis.few_shot_tables import blocks, class_grids, fact_lines, grid_table, main_grid, page_lines
 from frugalseg.analysis.markdown import marks, score_lines
@@ -82,6 +82,7 @@ def test_costs_that_differ_between_folds_are_a_span(tmp_path):
     ("other", "heading", "cells"),
     [
         ({"protocol": "P2"}, "protocol", ["P1", "P2"]),
+        ({"trained": "P2"}, "protocol", ["P1", "P1 (trained with P2)"]),
         ({"checkpoint": "best"}, "selection rule", [LAST, SELECTION["base"]]),
         ({"checkpoint": "best", "validated": "novel"}, "selection rule", [LAST, SELECTION["novel"]]),
         ({"seeds": (3, 4)}, "base seeds", ["0 1 2", "3 4"]),
@@ -105,6 +106,25 @@ def test_what_differs_becomes_a_column(tmp_path, other, heading, cells):
     facts = dict(fact_lines(rows))
     told = facts[HEADINGS.get(heading, heading)]
     assert all(cell in told for cell in cells) and told.endswith("(differs from row to row)")
+
+
+def test_the_training_rule_of_the_test_is_not_told_of_another_training(tmp_path):
+    write_test(tmp_path, trained="P2")
+    told = dict(fact_lines(rows_in(tmp_path, "dsmf")))["protocol"]
+    assert told.startswith("P1 (trained with P2): ") and PROTOCOLS["P2"] in told and "keep the novel" not in told
+
+
+def test_a_threshold_is_no_obstacle(tmp_path):
+    write_test(tmp_path, "prototype", model="frugalseg.papers.dsmf.PrototypeBaseline")
+    write_test(tmp_path, "foreground", checkpoint=None)
+    names = ["prototype", "foreground"]
+    assert apart(main_grid(rows_in(tmp_path, *names))) == []
+    write_test(tmp_path, "dsmf")
+    grid = main_grid(rows_in(tmp_path, *names, "dsmf"))
+    assert grid.columns[2] == "selection rule" and [line[2] for line in grid.rows] == [THRESHOLD, UNTRAINED, LAST]
+    assert apart(grid) == []
+    write_test(tmp_path, "fem", checkpoint="best")
+    assert apart(main_grid(rows_in(tmp_path, *names, "dsmf", "fem"))) != []
 
 
 def test_several_differences_are_several_columns(tmp_path):

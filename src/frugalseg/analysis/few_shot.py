@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from frugalseg.analysis.few_shot_facts import AGAIN, Settings, read_settings
+from frugalseg.analysis.few_shot_facts import AGAIN
+from frugalseg.analysis.few_shot_settings import Settings, read_settings
 from frugalseg.analysis.seeds import read_metrics
 from frugalseg.errors import RunFolderError
 from frugalseg.ops.few_shot import ClassSums, class_iou, fb_iou, mean_iou

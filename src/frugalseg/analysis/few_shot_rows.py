@@ -54,6 +54,11 @@ class Row:
         return ", ".join(f"fold {fold}: {text}" for fold, text in seeds.items())
 
     @property
+    def protocol(self) -> str:
+        """What its protocol is, in one phrase."""
+        return self.stages[0].settings.protocol
+
+    @property
     def names(self) -> dict[int, list[str]]:
         """Fold -> names of its classes."""
         return {s.fold: [s.settings.names[c] for c in s.settings.tested] for s in self.stages}

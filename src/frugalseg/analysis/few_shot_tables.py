@@ -1,12 +1,12 @@
 """Few-shot tables for terminals and pages: the same cells in both, with all facts that make numbers comparable."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from rich.markup import escape
 from rich.table import Table
 
-from frugalseg.analysis.few_shot_facts import PROTOCOLS, UNTRAINED
+from frugalseg.analysis.few_shot_grid import Grid, grid_of
+from frugalseg.analysis.few_shot_pairs import paired_grids
 from frugalseg.analysis.few_shot_rows import FOLDS, Row
 from frugalseg.analysis.seeds import Aggregate
 
@@ -15,36 +15,6 @@ MEASURE = (
     " the mean over the fold's classes that have episodes, FB-IoU that of background and foreground over all episodes"
 )
 MEAN_OF_FOLDS = "for every (training seed, base seed) first over the three folds, then over these"
-
-
-class Grid(NamedTuple):
-    """A table before it takes a form.
-
-    Attributes:
-        title: above it.
-        columns: headings.
-        rows: of cells.
-        notes: lines below it.
-    """
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-    notes: list[str]
-
-
-class Differing(NamedTuple):
-    """A fact in which rows differ.
-
-    Attributes:
-        heading: of its column.
-        cells: one per row.
-        harmless: whether the rows can be compared all the same.
-    """
-
-    heading: str
-    cells: list[str]
-    harmless: bool
 
 
 def blocks(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -64,7 +34,7 @@ def fact_lines(rows: Sequence[Row]) -> list[tuple[str, str]]:
     tested = {fold: [row.folds[fold] for row in rows if fold in row.folds] for fold in FOLDS}
     tested = {fold: found for fold, found in tested.items() if found}
     facts = [("benchmark", rows[0].facts["benchmark"])]
-    facts.append(("protocol", _told(f"{row.facts['protocol']}: {PROTOCOLS[row.facts['protocol']]}" for row in rows)))
+    facts.append(("protocol", _told(f"{row.facts['protocol']}: {row.protocol}" for row in rows)))
     facts += [(f"classes of fold {fold}", _told(each["classes"] for each in found)) for fold, found in tested.items()]
     for heading, what in (("episodes per base seed", "episodes"), ("episodes file", "episodes file")):
         by_fold = {fold: _told(each[what] for each in found) for fold, found in tested.items()}
@@ -92,28 +62,6 @@ def _deviation(rows: Sequence[Row]) -> str:
     return "none: there is one training seed and one base seed"
 
 
-def differing(rows: Sequence[Row], folds: Sequence[int] = FOLDS) -> list[Differing]:
-    """Facts in which rows of one table differ.
-
-    Args:
-        rows: of one benchmark.
-        folds: that the table shows; what differs in others does not matter.
-    """
-    found = []
-    for key in rows[0].facts:
-        cells = [row.facts[key] for row in rows]
-        if len(set(cells)) > 1:
-            # where nothing was trained nothing was selected either, so such a row is comparable with any
-            found.append(Differing(key, cells, key == "selection rule" and len(set(cells) - {UNTRAINED}) == 1))
-    for fold in folds:
-        for what in ("classes", "episodes", "episodes file"):
-            cells = [row.folds[fold][what] if fold in row.folds else "-" for row in rows]
-            if len(set(cells) - {"-"}) > 1:
-                found.append(Differing(f"{what} of fold {fold}", cells, False))
-    seeds = [row.training_seeds for row in rows]
-    return found + ([Differing("training seeds", seeds, True)] if len(set(seeds)) > 1 else [])
-
-
 def main_grid(rows: Sequence[Row]) -> Grid:
     """Mean IoU of every fold, their mean, FB-IoU, and what it costs.
 
@@ -124,7 +72,7 @@ def main_grid(rows: Sequence[Row]) -> Grid:
     keys = [*[f"fold{fold}/miou" for fold in FOLDS], "mean/miou", "mean/fb_iou"]
     cells = [[*[percent(row.figures, key) for key in keys], _parameters(row), _flops(row), _rate(row)] for row in rows]
     title = "mIoU in % by fold, their mean, mean FB-IoU in %; FLOPs of one episode, a multiply-add is 2"
-    grid = _grid(title, columns, cells, rows, FOLDS)
+    grid = grid_of(title, columns, cells, rows)
     notes = [f"{row.experiment}, {row.shots} shot: {note}." for row in rows for note in row.notes]
     return grid._replace(notes=[*grid.notes, *notes])
 
@@ -143,20 +91,8 @@ def class_grids(rows: Sequence[Row]) -> list[Grid]:
         keys = [*[f"fold{fold}/iou/{name}" for name in names], f"fold{fold}/miou", f"fold{fold}/fb_iou"]
         cells = [[percent(row.figures, key) for key in keys] for row in own]
         if own:
-            grids.append(_grid(f"fold {fold}: IoU in % by class", [*names, "mean", "FB-IoU"], cells, own, [fold]))
+            grids.append(grid_of(f"fold {fold}: IoU in % by class", [*names, "mean", "FB-IoU"], cells, own, [fold]))
     return grids
-
-
-def _grid(title: str, columns: list[str], cells: list[list[str]], rows: Sequence[Row], folds: Sequence[int]) -> Grid:
-    """A table that begins with experiment, shots and every fact that differs."""
-    facts = differing(rows, folds)
-    lines = [
-        [row.experiment, str(row.shots), *[fact.cells[number] for fact in facts], *cells[number]]
-        for number, row in enumerate(rows)
-    ]
-    apart = ", ".join(fact.heading for fact in facts if not fact.harmless)
-    notes = [f"Not comparable: rows that differ in {apart}."] if apart else []
-    return Grid(title, ["experiment", "shots", *[fact.heading for fact in facts], *columns], lines, notes)
 
 
 def percent(figures: Aggregate, key: str) -> str:
@@ -193,7 +129,7 @@ def _rate(row: Row) -> str:
 
 def grid_table(grid: Grid) -> Table:
     """For the terminal."""
-    table = Table(title=grid.title, caption="\n".join(map(escape, grid.notes)) or None, caption_justify="left")
+    table = Table(title=escape(grid.title), caption="\n".join(map(escape, grid.notes)) or None, caption_justify="left")
     for number, column in enumerate(grid.columns):
         # a name or a number that is cut short may be read as another one
         table.add_column(escape(column), justify="left" if number == 0 else "right", overflow="fold")
@@ -219,7 +155,7 @@ def page_lines(rows: Sequence[Row]) -> list[str]:
     lines: list[str] = []
     for own in blocks(rows).values():
         lines += ["", *[f"- **{heading}**: {text}" for heading, text in fact_lines(own)]]
-        for grid in (main_grid(own), *class_grids(own)):
+        for grid in (main_grid(own), *paired_grids(own), *class_grids(own)):
             lines += ["", f"**{grid.title}**", "", f"| {' | '.join(grid.columns)} |", "|---" * len(grid.columns) + "|"]
             lines += [f"| {' | '.join(line)} |" for line in grid.rows]
             lines += [line for note in grid.notes for line in ("", note)]

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from frugalseg.analysis.chain import chain_table, is_chain
 from frugalseg.analysis.few_shot import has_few_shot, read_stages
+from frugalseg.analysis.few_shot_pairs import paired_grids
 from frugalseg.analysis.few_shot_rows import Row, rows_of, write_rows
 from frugalseg.analysis.few_shot_tables import blocks, class_grids, fact_table, grid_table, main_grid, page_lines
 from frugalseg.analysis.markdown import MARKER, write_into
@@ -69,4 +70,5 @@ def _print_few_shot(console: Console, rows: Sequence[Row], classes: bool) -> Non
         console.print(fact_table(own))
         for grid in class_grids(own) if classes else []:
             console.print(grid_table(grid))
-        console.print(grid_table(main_grid(own)))
+        for grid in (main_grid(own), *paired_grids(own)):
+            console.print(grid_table(grid))
