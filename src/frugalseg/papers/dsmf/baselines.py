@@ -12,7 +12,7 @@ from frugalseg.nn.weights import load_backbone_weights
 from frugalseg.ops.cam import resize
 from frugalseg.ops.few_shot import mean_iou
 from frugalseg.ops.prototypes import foreground, scaled_cosine_map, weighted_average_pool
-from frugalseg.papers.dsmf.features import FeatureCache, digest_of_net, shared_features
+from frugalseg.papers.dsmf.features import FeatureCache, features_of
 from frugalseg.papers.dsmf.leaks import novel_classes, refuse_taught_backbone
 from frugalseg.papers.dsmf.model import Episode
 from frugalseg.papers.dsmf.scoring import COLUMNS, EpisodeTask, class_sums, count_row
@@ -94,18 +94,13 @@ class PrototypeBaseline(EpisodeTask):
                 "there is no threshold yet, which a fit chooses at its end: set trainer.limit_val_batches=0 in a fit,"
                 " and give the checkpoint of one that ran to its end to everything else"
             )
-        self._find_features()
-
-    def _find_features(self) -> None:
-        if self.feature_bytes:
-            place = str(self.trainer.precision), str(self.device)
-            self.features = shared_features(digest_of_net(self.backbone), *place, self.feature_bytes)
+        self.features = features_of(self, self.backbone, self.feature_bytes)
 
     # ------------------------------------------------------------------ choosing the threshold
 
     def on_train_start(self) -> None:
         """Begin with empty counts of every threshold."""
-        self._find_features()
+        self.features = features_of(self, self.backbone, self.feature_bytes)
         self._tried = [torch.zeros(self.num_classes, COLUMNS, dtype=torch.int64) for _ in self.thresholds]
 
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> None:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from frugalseg.nn.dilated import Stages
@@ -148,3 +149,16 @@ def shared_features(net: str, precision: str, device: str, limit: int) -> Featur
         limit: bytes.
     """
     return FeatureCache(limit)
+
+
+def features_of(task: LightningModule, backbone: nn.Module, limit: int) -> FeatureCache | None:
+    """The cache for a task's backbone as it is now.
+
+    Args:
+        task: with its Trainer.
+        backbone: frozen.
+        limit: bytes; 0 keeps nothing.
+    """
+    if not limit:
+        return None
+    return shared_features(digest_of_net(backbone), str(task.trainer.precision), str(task.device), limit)

@@ -15,7 +15,7 @@ from frugalseg.nn.dilated import Early, Stages
 from frugalseg.nn.weights import load_backbone_weights
 from frugalseg.optim import poly_factor, trainable
 from frugalseg.papers.dsmf.cache import SupportCache, joined
-from frugalseg.papers.dsmf.features import FeatureCache, Last, digest_of_net, shared_features
+from frugalseg.papers.dsmf.features import FeatureCache, Last, features_of
 from frugalseg.papers.dsmf.leaks import novel_classes, refuse_taught_backbone
 from frugalseg.papers.dsmf.losses import auxiliary_loss, episode_loss
 from frugalseg.papers.dsmf.model import DSMFNet, Episode, Support
@@ -129,13 +129,7 @@ class DSMF(EpisodeTask):
 
     def on_train_start(self) -> None:
         """Find kept features: by now the backbone has its weights, from a file or a checkpoint."""
-        self._find_features()
-
-    def _find_features(self) -> None:
-        self.features = None
-        if self.feature_bytes:
-            place = str(self.trainer.precision), str(self.device)
-            self.features = shared_features(digest_of_net(self.net.backbone), *place, self.feature_bytes)
+        self.features = features_of(self, self.net.backbone, self.feature_bytes)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """One rate for all that learns, polynomial decay per step, after a linear rise where one is set.
@@ -255,4 +249,4 @@ class DSMF(EpisodeTask):
     def forget(self) -> None:
         """Drop prototypes and columns; frozen features stay true, unless the backbone is another."""
         self.cache.clear()
-        self._find_features()
+        self.features = features_of(self, self.net.backbone, self.feature_bytes)
