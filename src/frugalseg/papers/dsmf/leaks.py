@@ -11,11 +11,11 @@ from frugalseg.batch import FewShotFolds
 from frugalseg.errors import CheckpointError, WeightsError
 
 
-def novel_classes(trainer: Trainer) -> tuple[int, ...]:
+def novel_classes(trainer: Trainer | None) -> tuple[int, ...]:
     """Class ids that the fold of the data tests; none where the data does not say.
 
     Args:
-        trainer: with its data module.
+        trainer: with its data module; None for a task that is used without one.
     """
     data = getattr(trainer, "datamodule", None)
     return tuple(data.fold_classes) if isinstance(data, FewShotFolds) else ()

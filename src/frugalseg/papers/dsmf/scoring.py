@@ -141,7 +141,7 @@ class EpisodeTask(LightningModule):
         Raises:
             CheckpointError: the episodes are those of a test, and the net was trained on their class.
         """
-        novel = set(novel_classes(self.trainer)) & set(batch["class_id"].tolist())
+        novel = set(novel_classes(self._trainer)) & set(batch["class_id"].tolist())
         refuse_trained_classes(cast(Tensor, self.trained), novel)
         return self._count(batch, 0)
 
