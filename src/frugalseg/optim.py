@@ -76,6 +76,46 @@ def warmup_cosine(time: float, length: float, warmup: float, peak: float, start:
     return end + (peak - end) * (1 + math.cos(math.pi * min(time / length, 1.0))) / 2
 
 
+def cosine_schedule(step: int, total: int, base: float, final: float, warmup: int = 0) -> float:
+    """Value of a schedule at a step: `warmup` values from 0 to `base`, then a cosine from `base` towards `final`.
+
+    Unlike `warmup_cosine`, the warm-up reaches `base` with its last step, and the cosine begins after it. The last
+    step, total - 1, stays short of `final`; later steps have it. DINO's schedule of learning rate, weight decay and
+    teacher momentum (golden/ssl/schedules), and with base m0 and final 1 the momentum of mevt.md c.1.
+
+    Args:
+        step: 0 is the first.
+        total: number of steps, warm-up included.
+        base: value after the warm-up.
+        final: where the cosine leads, above or below `base`.
+        warmup: number of steps of the linear rise, both ends included.
+
+    Raises:
+        ValueError: no steps, or a warm-up that is negative or longer than all steps.
+    """
+    if total <= 0 or not 0 <= warmup <= total:
+        raise ValueError(f"a schedule needs steps and a warm-up among them, got {total} with {warmup} of warm-up")
+    if step < warmup:
+        return base * step / max(warmup - 1, 1)
+    if step >= total:
+        return final
+    return final + (base - final) * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
+
+
+def linear_warmup(step: int, length: int, start: float, end: float) -> float:
+    """`length` values from `start` to `end`, both included, then `end`: DINO's teacher temperature (mevt.md c.3).
+
+    Args:
+        step: 0 is the first; any unit.
+        length: of the rise; `end` from the beginning where it is below 2.
+        start: first value.
+        end: last value.
+    """
+    if length < 2:
+        return end
+    return start + (end - start) * min(step / (length - 1), 1.0)
+
+
 def decayed_groups(
     parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float, exempt: Iterable[str] = ()
 ) -> list[dict[str, Any]]:
