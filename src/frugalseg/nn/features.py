@@ -1,0 +1,209 @@
+"""Dense features of a frozen backbone, whatever it is: a net of timm, or one of the suite's own with its checkpoint.
+
+Evaluation stages judge features and know nothing of the net. Nets of papers come by their dotted path, since neither
+this package nor the stages import papers.
+"""
+
+import hashlib
+import json
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from frugalseg.errors import ConfigError, WeightsError
+from frugalseg.nn.weights import _read_file, load_backbone_weights
+from frugalseg.ops.cam import resize
+
+
+@runtime_checkable
+class FrozenFeatures(Protocol):
+    """What evaluation stages ask of a backbone."""
+
+    width: int
+    """D, channels of the features."""
+    multiple: int
+    """Sides of images are multiples of this."""
+
+    def dense(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised image -> (N, D, h, w) features, without a graph."""
+        ...
+
+    def digest(self) -> str:
+        """Hexadecimal name of the function: nets that differ in a setting or a weight have different ones."""
+        ...
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Which net gives the features.
+
+    Args:
+        name: a name of timm, or `package.module:Class` of a net with `dense(image)` and `width`.
+        weights: file (state dict, Lightning checkpoint, safetensors), timm name, or null for random numbers; an own net
+            takes files only.
+        prefix: of the wanted tensors' names in the file, e.g. `teacher.net.`; it is taken off, and others are left.
+        stages: of a timm net, whose maps are concatenated; -1 is the last one. Maps are resized to the largest.
+        multiple: sides that the net needs; null for the stride of a timm net, and 32 for an own net.
+        options: further arguments of the net.
+    """
+
+    name: str = "vit_small_patch16_224"
+    weights: str | None = None
+    prefix: str = ""
+    stages: tuple[int, ...] = (-1,)
+    multiple: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class TimmDense(nn.Module):
+    """Feature maps of a timm net: of a transformer the last norm is applied and prefix tokens are left out.
+
+    Args:
+        name: timm name.
+        stages: numbers of blocks or stages.
+        options: further arguments of the timm model. A transformer with positions takes images of any size unless they
+            say otherwise (`dynamic_img_size`).
+
+    Raises:
+        ConfigError: timm has no such model, or the model no such stage.
+    """
+
+    def __init__(self, name: str, stages: Sequence[int] = (-1,), options: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        settings = {"num_classes": 0, **(options or {})}
+        if "vit" in name.split("_")[0]:
+            settings.setdefault("dynamic_img_size", True)
+        try:
+            net: Any = timm.create_model(name, pretrained=False, **settings)
+            chosen = [net.feature_info[stage] for stage in stages]
+        except (RuntimeError, TypeError, IndexError) as error:
+            line = str(error).splitlines()[0][:160]
+            raise ConfigError(
+                f"backbone {name}, stages {list(stages)}: timm cannot build this ({line}); give a name, stages and "
+                "options that it knows"
+            ) from error
+        self.net, self.stages = net, list(stages)
+        self.width = sum(int(info["num_chs"]) for info in chosen)
+        self.multiple = max(int(info["reduction"]) for info in chosen)
+
+    def dense(self, image: Tensor) -> Tensor:
+        """Maps of the chosen stages, concatenated at the largest one's size.
+
+        Args:
+            image: (N, 3, H, W).
+
+        Returns:
+            (N, D, h, w).
+        """
+        net: Any = self.net
+        maps: list[Tensor] = net.forward_intermediates(
+            image, indices=self.stages, norm=True, output_fmt="NCHW", intermediates_only=True
+        )
+        largest = max(maps, key=lambda each: each.shape[-1]).shape[-2:]
+        return torch.cat([resize(each, (largest[0], largest[1])) for each in maps], dim=1)
+
+
+class FrozenBackbone(nn.Module):
+    """A net that never learns: always in evaluation mode, never with a graph; see `FrozenFeatures`.
+
+    It starts from random numbers; `load` fetches the weights. So a checkpoint that holds it can be restored where the
+    file is not.
+
+    Args:
+        settings: which net.
+
+    Raises:
+        ConfigError: no such net, or an own one without `dense` or `width`.
+    """
+
+    def __init__(self, settings: Backbone) -> None:
+        super().__init__()
+        self.settings = settings
+        own = ":" in settings.name
+        net: Any = _resolve(settings) if own else TimmDense(settings.name, settings.stages, settings.options)
+        self.net = net.eval().requires_grad_(False)
+        self.width = int(net.width)
+        self.multiple = settings.multiple or (32 if own else int(net.multiple))
+
+    def load(self) -> None:
+        """Fetch the weights.
+
+        Raises:
+            WeightsError: the file is missing or unreadable, or does not fit.
+        """
+        weights, prefix = self.settings.weights, self.settings.prefix
+        net: nn.Module = self.net.net if isinstance(self.net, TimmDense) else self.net
+        if weights is not None and (prefix or ":" in self.settings.name):
+            _load_prefixed(net, Path(weights).expanduser(), prefix)
+        else:
+            load_backbone_weights(net, weights)
+
+    def train(self, mode: bool = True) -> "FrozenBackbone":
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def dense(self, image: Tensor) -> Tensor:
+        """Features of images of a permitted size; see `frugalseg.nn.inputs.padded` for others.
+
+        Args:
+            image: (N, 3, H, W), H and W multiples of `multiple`.
+
+        Returns:
+            (N, D, h, w).
+
+        Raises:
+            ValueError: another size.
+        """
+        height, width = image.shape[-2:]
+        if height % self.multiple or width % self.multiple:
+            raise ValueError(f"images of {height} x {width} for a net that needs multiples of {self.multiple}")
+        net: Any = self.net
+        return cast(Tensor, net.dense(image))
+
+    forward = dense
+
+    def digest(self) -> str:
+        """SHA-256 of what the net is and of all its tensors."""
+        known = asdict(self.settings)
+        # where the numbers came from does not matter; the numbers do
+        known = {key: value for key, value in known.items() if key not in ("weights", "prefix")}
+        found = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
+        for name, tensor in sorted(self.net.state_dict().items()):
+            found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
+
+
+def _resolve(settings: Backbone) -> nn.Module:
+    """Build a net by its dotted path."""
+    try:
+        net = pkgutil.resolve_name(settings.name)(**settings.options)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"backbone {settings.name}: cannot be built ({str(error)[:160]}); give package.module:Class and "
+            "options that it takes"
+        ) from error
+    if not (isinstance(net, nn.Module) and hasattr(net, "dense") and isinstance(getattr(net, "width", None), int)):
+        raise ConfigError(f"backbone {settings.name}: has no dense(image) or no width; give a net that has both")
+    return net
+
+
+def _load_prefixed(net: nn.Module, path: Path, prefix: str) -> None:
+    """Load those tensors whose names begin with a prefix; every tensor of the net must be among them."""
+    found = {name[len(prefix) :]: tensor for name, tensor in _read_file(path).items() if name.startswith(prefix)}
+    wanted = net.state_dict()
+    for name, tensor in wanted.items():
+        if name not in found or found[name].shape != tensor.shape:
+            there = f"has shape {tuple(found[name].shape)}" if name in found else "is not there"
+            raise WeightsError(
+                f"{path}: {prefix}{name} {there}, wanted {tuple(tensor.shape)}; give the checkpoint of the same net "
+                "and as backbone.prefix, what stands before its tensors' names"
+            )
+    net.load_state_dict({name: found[name] for name in wanted})
