@@ -184,7 +184,9 @@ class EpisodeTask(LightningModule):
             costs["model/parameters_trainable"] = learns
         if self._shape:
             shots, channels, *size = self._shape
-            blank = self._sums[0].new_zeros(1, shots, channels, *size, dtype=cast(torch.dtype, self.dtype))
+            blank = next(iter(self._sums.values())).new_zeros(
+                1, shots, channels, *size, dtype=cast(torch.dtype, self.dtype)
+            )
             masks = torch.ones(1, shots, *size, device=self.device, dtype=torch.int64)
             with FlopCounterMode(display=False) as counter:
                 self.answer_cold(blank[:, 0], blank, masks)

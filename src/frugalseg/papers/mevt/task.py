@@ -119,9 +119,7 @@ class Pretrain(LightningModule):
             ConfigError: one image alone for heads with BatchNorm, whose statistics it would be.
         """
         if self.norm and len(batch["id"]) < 2:
-            raise ConfigError(
-                "data.batch_size: heads with BatchNorm need 2 images; raise it, or set heads.norm false"
-            )
+            raise ConfigError("data.batch_size: heads with BatchNorm need 2 images; raise it, or set heads.norm false")
         terms = self.terms(batch)
         if terms.teacher_logits is not None:
             reduce: Reduce | None = self._reduce if self.trainer.world_size > 1 else None
