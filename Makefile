@@ -3,8 +3,8 @@
 # Variables: ROOT (data), SEED or SEEDS="0 1 2", RUN (name of a variant of an experiment), CKPT (best|last), SPLITS (scored splits),
 # SEGMENT (segment|segment-r38), AFFINITY (irn|psa, of cti-voc), ROWS (of cti-ablation), OF and PICTURES (of cti-pictures),
 # FOLD, SHOT, METHOD, BACKBONE, PROTOCOL, SELECT (base|novel|last) and PRETRAIN (yes) of dsmf-*,
-# ARGS (more settings for every Trainer stage, e.g. ARGS="--trainer.max_steps 30"; ARGS_classify, ARGS_irn, ARGS_psa and
-# ARGS_segment for one net alone), ONLY (prefix of benchmark rows).
+# ARGS (more settings for every Trainer stage, e.g. ARGS="--trainer.max_steps 30"; ARGS_classify, ARGS_irn, ARGS_psa,
+# ARGS_segment and ARGS_pretrain for one net alone), ONLY (prefix of benchmark rows).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c

@@ -1,10 +1,8 @@
 """The Trainer's side of the command line: LightningCLI with run folders, checkpoints and loggers."""
 
-import logging
 import os
 import pkgutil
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 import frugalseg.commands.benchmarks  # noqa: F401 - makes the data modules known by their short names
 from frugalseg.callbacks import LineProgress, RandomState
-from frugalseg.callbacks.loggers import csv_logger, wandb_logger
+from frugalseg.callbacks.loggers import csv_logger, hush, wandb_logger
 from frugalseg.callbacks.provenance import Provenance, describe
 from frugalseg.commands.parsing import one_line
 from frugalseg.data.episode_files import files_of
@@ -310,23 +308,7 @@ def run_trainer(words: Sequence[str]) -> int:
         The exit code.
     """
     COMMAND[:] = ["frugalseg", *words]
-    for name in (
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.fabric.utilities.rank_zero",
-        "lightning.fabric.utilities.seed",
-    ):
-        # advertisements and facts that provenance.json records anyway
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
-    # predict and validate need no checkpoint callbacks
-    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint need to be provided.*")
-    # frozen normalisation is in evaluation mode on purpose
-    warnings.filterwarnings("ignore", message="Found .* module.* in eval mode at the start of training")
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    # baselines that learn no weights
-    warnings.filterwarnings("ignore", message=".*configure_optimizers` returned `None`")
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended to run from within Python")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    hush()
     try:
         SuiteCLI(
             LightningModule,

@@ -1,14 +1,32 @@
-"""Loggers of a run folder: CSV always, Weights & Biases offline unless a key is present."""
+"""Loggers of a run folder: CSV always, Weights & Biases offline unless a key is present; and what is not logged."""
 
 import csv
+import logging
 import netrc
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from frugalseg.errors import RunFolderError
+
+EXPECTED = (
+    "Experiment logs directory .* exists and is not empty",
+    "Checkpoint directory .* exists and is not empty",
+    # predict and validate need no checkpoint callbacks
+    ".*callbacks used to create the checkpoint need to be provided.*",
+    # frozen normalisation is in evaluation mode on purpose
+    "Found .* module.* in eval mode at the start of training",
+    # pretraining without labels: other stages judge it
+    "You passed in a `val_dataloader` but have no `validation_step`",
+    # baselines that learn no weights
+    ".*configure_optimizers` returned `None`",
+    "LightningCLI's args parameter is intended to run from within Python",
+    ".*isinstance.treespec, LeafSpec.*",
+)
+"""Warnings of Lightning about what is so on purpose."""
 
 
 class RunNames(Protocol):
@@ -77,3 +95,16 @@ def wandb_logger(folder: Path, run: RunNames) -> WandbLogger | None:
         group=run.experiment,
         job_type=run.stage,
     )
+
+
+def hush() -> None:
+    """Leave out what Lightning says about itself, and about what is so on purpose."""
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.fabric.utilities.rank_zero",
+        "lightning.fabric.utilities.seed",
+    ):
+        # advertisements and facts that provenance.json records anyway
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in EXPECTED:
+        warnings.filterwarnings("ignore", message=message)

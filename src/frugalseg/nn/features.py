@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from frugalseg.errors import ConfigError, WeightsError
-from frugalseg.nn.weights import _read_file, load_backbone_weights
+from frugalseg.nn.digests import digest_of_net
+from frugalseg.nn.weights import load_backbone_weights, read_file
 from frugalseg.ops.cam import resize
 
 
@@ -170,15 +171,12 @@ class FrozenBackbone(nn.Module):
     forward = dense
 
     def digest(self) -> str:
-        """SHA-256 of what the net is and of all its tensors."""
+        """Name of what the net is and of all its tensors."""
         known = asdict(self.settings)
         # where the numbers came from does not matter; the numbers do
         known = {key: value for key, value in known.items() if key not in ("weights", "prefix")}
-        found = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
-        for name, tensor in sorted(self.net.state_dict().items()):
-            found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return found.hexdigest()
+        told = json.dumps(known, sort_keys=True, default=str)
+        return hashlib.sha256(f"{told} {digest_of_net(self.net)}".encode()).hexdigest()
 
 
 def _resolve(settings: Backbone) -> nn.Module:
@@ -197,7 +195,7 @@ def _resolve(settings: Backbone) -> nn.Module:
 
 def _load_prefixed(net: nn.Module, path: Path, prefix: str) -> None:
     """Load those tensors whose names begin with a prefix; every tensor of the net must be among them."""
-    found = {name[len(prefix) :]: tensor for name, tensor in _read_file(path).items() if name.startswith(prefix)}
+    found = {name[len(prefix) :]: tensor for name, tensor in read_file(path).items() if name.startswith(prefix)}
     wanted = net.state_dict()
     for name, tensor in wanted.items():
         if name not in found or found[name].shape != tensor.shape:

@@ -68,7 +68,7 @@ def read_weights(weights: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file is missing or unreadable, or timm cannot load that name.
     """
-    source = _read_file(Path(weights).expanduser()) if _names_file(weights) else _fetch(weights)
+    source = read_file(Path(weights).expanduser()) if _names_file(weights) else _fetch(weights)
     return {_bare(name): tensor for name, tensor in source.items()}
 
 
@@ -85,8 +85,15 @@ def _bare(name: str) -> str:
     return name
 
 
-def _read_file(path: Path) -> Mapping[str, Tensor]:
-    """Tensors of a weights file, never executing anything in it."""
+def read_file(path: Path) -> Mapping[str, Tensor]:
+    """Tensors of a weights file by the names that it gives them, never executing anything in it.
+
+    Args:
+        path: a state dict, plain or wrapped, or safetensors.
+
+    Raises:
+        WeightsError: it is missing or unreadable, or holds no tensors.
+    """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file; give a file, a timm name such as resnet50.tv_in1k, or null")
     try:

@@ -4,7 +4,6 @@ A training without augmentation sees each tile many times, and so do the five ba
 would do most of the work again. Nothing here learns, so what is kept stays true as long as the backbone is the same.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -14,6 +13,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from frugalseg.nn.digests import digest, digest_of_net
 from frugalseg.nn.dilated import Stages
 
 Last = tuple[Tensor, Tensor]
@@ -118,22 +118,6 @@ def usable_in_training() -> Iterator[None]:
     """No graph, and no inference mode either: a fit may take what an evaluation has kept."""
     with torch.inference_mode(False), torch.no_grad():
         yield
-
-
-def digest(pixels: Tensor) -> bytes:
-    """A short name of a tensor's contents, shape and type included."""
-    array = pixels.detach().contiguous().cpu()
-    name = hashlib.blake2b(f"{tuple(array.shape)} {array.dtype}".encode(), digest_size=16)
-    name.update(array.reshape(-1).view(torch.uint8).numpy().data)
-    return name.digest()
-
-
-def digest_of_net(net: nn.Module) -> str:
-    """A short name of a net: of its layers with their strides and dilations, its weights and its statistics."""
-    name = hashlib.blake2b(repr(net).encode(), digest_size=16)
-    for key, value in net.state_dict().items():
-        name.update(key.encode() + digest(value))
-    return name.hexdigest()
 
 
 @lru_cache(maxsize=1)

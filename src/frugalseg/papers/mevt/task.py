@@ -22,7 +22,6 @@ class Pretrain(LightningModule):
     """Learn dense features without labels: L = global + dense prototypes + pixels (mevt.md c).
 
     Args:
-        num_classes: not looked at; the command line links it to the data.
         preset: `mevt_s`, `mevt_xs` or `mevt_tiny`.
         changes: arguments of `MEVT` that differ from the preset, such as `context: false`.
         heads: arguments of `HeadSizes` that differ from its defaults.
@@ -40,7 +39,6 @@ class Pretrain(LightningModule):
 
     def __init__(
         self,
-        num_classes: int = 0,
         preset: Literal["mevt_s", "mevt_xs", "mevt_tiny"] = "mevt_s",
         changes: dict[str, Any] | None = None,
         heads: dict[str, Any] | None = None,
