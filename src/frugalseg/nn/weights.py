@@ -68,12 +68,16 @@ def read_weights(weights: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file is missing or unreadable, or timm cannot load that name.
     """
-    source = read_file(Path(weights).expanduser()) if _names_file(weights) else _fetch(weights)
+    source = read_file(Path(weights).expanduser()) if names_file(weights) else _fetch(weights)
     return {_bare(name): tensor for name, tensor in source.items()}
 
 
-def _names_file(weights: str) -> bool:
-    """Whether a file is meant and not a timm model, whose name may hold slashes too."""
+def names_file(weights: str) -> bool:
+    """Whether a file is meant and not a timm model, whose name may hold slashes too.
+
+    Args:
+        weights: what the user gave.
+    """
     path = Path(weights)
     return path.suffix in FILE_SUFFIXES or weights.startswith((".", "/", "~")) or path.exists()
 

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from frugalseg.nn.ema import EMATeacher
+from frugalseg.papers.mevt.distillation import SelfDistillation
 from frugalseg.papers.mevt.model import Dense, create
-from frugalseg.papers.mevt.step import Rule, entropy, find_matches, look, run_step, seeds_of
+from frugalseg.papers.mevt.step import Rule, find_matches, look, seeds_of
 from frugalseg.papers.mevt.student import TINY, HeadSizes, Student
+from frugalseg.papers.mevt.terms import Moment, entropy
 
 RULE = Rule(weights=(0.5, 1.0, 1.0), sides=(5, 3), pixel_points=60, eps=0.02)
 SIZES = HeadSizes((16,), (16,), (16,), 8, 8, 12, 10, norm=False)
@@ -40,7 +42,7 @@ class Coordinates(nn.Module):
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, image):
-        return Dense(self.scale * image[:, :2], image.new_zeros(len(image), 4), (image, image, image, image))
+        return Dense(self.scale * image[:, :2], image.new_zeros(len(image), 4), (image,))
 
 
 def placed(batch):
@@ -63,8 +65,8 @@ def nets(seed=0, drop_path=0.0, sizes=SIZES, **changes):
 
 
 def step(student, teacher, batch, rule=RULE, number=0):
-    seeds = seeds_of(batch["id"], number, 0)
-    return run_step(student, teacher, batch, rule, torch.zeros(SIZES.global_prototypes), 0.04, seeds)
+    moment = Moment(0.04, seeds_of(batch["id"], number, 0))
+    return SelfDistillation(rule, SIZES).terms(student, teacher, batch, moment)
 
 
 def test_points_show_the_same_place_in_both_views():
@@ -98,7 +100,7 @@ def test_terms_add_up_and_those_without_weight_are_left_out():
         alone = step(student, teacher, batch, RULE._replace(weights=weights))
         assert alone.parts.keys() == {name}
         torch.testing.assert_close(alone.total, everything.parts[name])
-        assert (alone.teacher_logits is None) == (name != "global")
+        assert ("centre" in alone.kept) == (name == "global")
 
 
 def test_only_the_student_has_gradients():

@@ -60,7 +60,7 @@ def test_the_teacher_is_the_students_average():
     for name, parameter in made.teacher.module.named_parameters():
         own = dict(made.student.named_parameters())[name]
         torch.testing.assert_close(parameter, 0.9 * before[name] + 0.1 * own, rtol=1e-5, atol=1e-7)
-    assert made.centre.any()
+    assert made.method.centre.any()
 
 
 def test_prototypes_wait():

@@ -6,8 +6,10 @@ Of the paper only the abstract could be read: the architecture is this suite's o
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from frugalseg.ops.cam import resize
 from frugalseg.papers.mevt.blocks import initialise
 from frugalseg.papers.mevt.decoder import Decoder
 from frugalseg.papers.mevt.encoder import Encoder
@@ -51,8 +53,8 @@ class Dense(NamedTuple):
     """(N, D, H / s, W / s) dense features Z, normed; s is the net's `stride`, D its `width`."""
     token: Tensor
     """(N, C4) global token g, normed: the embedding of the image."""
-    stages: tuple[Tensor, Tensor, Tensor, Tensor]
-    """F1 to F4, normed: (N, C1, H / 4, W / 4) to (N, C4, H / 32, W / 32)."""
+    stages: tuple[Tensor, ...]
+    """F1 to F4, normed: (N, C1, H / 4, W / 4) to (N, C4, H / 32, W / 32); of another net its last map alone."""
 
 
 class MEVT(nn.Module):
@@ -72,6 +74,8 @@ class MEVT(nn.Module):
         output_stride: 4, 8 or 16: where the decoder stops. Without a decoder there is no choice but 16.
         mask_token: whether `forward` takes masks.
         checkpointing: whether activations of blocks and levels are made again on the way back: less memory, more time.
+        joined: `dense` gives Z with F4 resized to it behind (mevt.md d): D + C4 channels, for probes that compare nets
+            of unequal widths. It changes no parameter.
 
     Raises:
         ValueError: a setting that is not given for each of four stages, heads that do not divide their channels, or
@@ -93,6 +97,7 @@ class MEVT(nn.Module):
         output_stride: int = 4,
         mask_token: bool = False,
         checkpointing: bool = False,
+        joined: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(widths, blocks, heads, reductions, ratio, drop_path, mask_token, checkpointing)
@@ -101,6 +106,11 @@ class MEVT(nn.Module):
         """D and s of the dense features."""
         self.token_width = widths[3]
         """C4."""
+        self.pyramid_widths = tuple(widths)
+        """C1 to C4."""
+        self.joined = joined
+        if joined:
+            self.width += widths[3]
         self.apply(initialise)
         for vector in (self.encoder.stages[3].token, self.encoder.mask_token):
             if isinstance(vector, nn.Parameter):
@@ -124,9 +134,17 @@ class MEVT(nn.Module):
         return Dense(features, encoded.token, encoded.stages)
 
     def dense(self, image: Tensor) -> Tensor:
-        """Dense features alone, (N, D, H / s, W / s); arguments and errors as of `forward`."""
+        """Dense features alone, (N, `width`, H / s, W / s); arguments and errors as of `forward`."""
         found: Dense = self(image)
-        return found.features
+        if not self.joined:
+            return found.features
+        size = found.features.shape[-2:]
+        return torch.cat([found.features, resize(found.stages[3], (size[0], size[1]))], dim=1)
+
+    def pyramid(self, image: Tensor) -> tuple[Tensor, ...]:
+        """F1 to F4 of the encoder alone, for decoders of other kinds; arguments and errors as of `forward`."""
+        stages: tuple[Tensor, ...] = self.encoder(image).stages
+        return stages
 
 
 def create(preset: str, **changes: Any) -> MEVT:

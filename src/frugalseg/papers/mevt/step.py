@@ -1,19 +1,15 @@
-"""One step of self-supervision: views through student and teacher, matched points, three losses (mevt.md c.7)."""
+"""One step of self-distillation: views through student and teacher, matched points, losses (mevt.md c.7)."""
 
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from frugalseg.batch import ViewsBatch
 from frugalseg.nn.ema import EMATeacher
-from frugalseg.ops.assignment import Reduce, sinkhorn
-from frugalseg.papers.mevt.global_loss import dino_loss
-from frugalseg.papers.mevt.losses import pixel_contrast, prototype_loss
-from frugalseg.papers.mevt.matching import Matches, choose_points, image_noise, match_views, points_per_image
-from frugalseg.papers.mevt.student import Student
+from frugalseg.papers.mevt.matching import Matches, image_noise, match_views, points_per_image
 
 
 class Rule(NamedTuple):
@@ -30,6 +26,10 @@ class Rule(NamedTuple):
         least_overlap: part of the image's area that a pair must share.
         images_per_group: of the pixel term: negatives come from the same group alone; None for all of a rank's images.
             With one rank's share for n, one rank computes what several would (mevt.md c.8).
+        masked: weight of the term of masked cells (iBOT); the student's global views are masked then, for all terms.
+        mask_ratio: least and largest part that is hidden of those views of which anything is.
+        region: weight of EsViT's term of regions.
+        queue: earlier points of the teacher that Sinkhorn sees too while a step has less than 10 Kp; 0 for none.
     """
 
     weights: tuple[float, float, float] = (1.0, 1.0, 0.5)
@@ -41,53 +41,57 @@ class Rule(NamedTuple):
     radius: float = 0.125
     least_overlap: float = 0.01
     images_per_group: int | None = None
+    masked: float = 0.0
+    mask_ratio: tuple[float, float] = (0.1, 0.5)
+    region: float = 0.0
+    queue: int = 8192
 
-
-class Terms(NamedTuple):
-    """Losses of a step, and what tells of collapse (mevt.md c.9)."""
-
-    total: Tensor
-    parts: dict[str, Tensor]
-    """`global`, `prototype`, `pixel`: unweighted, those that were computed."""
-    teacher_logits: Tensor | None
-    """(A, B, Kg) raw logits, for the centre."""
-    monitors: dict[str, Tensor]
+    @property
+    def parts(self) -> set[str]:
+        """Heads that the terms need (`student.Student`)."""
+        needed = {name for name, weight in zip(("global", "prototype", "pixel"), self.weights, strict=True) if weight}
+        # cells that were masked go through the image's head, as in iBOT
+        return needed | ({"global"} if self.masked else set()) | ({"region"} if self.region else set())
 
 
 class Seen(NamedTuple):
-    """Views through both nets: a map (B, D, h, w) of each view, and all tokens."""
+    """Views through both nets: two maps of each view, and all tokens. A is the number of global views, V of all."""
 
     teacher_maps: list[Tensor]
+    """A of (B, D, h, w)."""
     student_maps: list[Tensor]
+    """V, likewise."""
     teacher_tokens: Tensor
     """(A, B, C4)."""
     student_tokens: Tensor
     """(V, B, C4)."""
+    teacher_cells: list[Tensor]
+    """A of (B, C4, h, w), the last stage."""
+    student_cells: list[Tensor]
+    """V, likewise."""
 
 
-def look(student: Student, teacher: EMATeacher, batch: ViewsBatch) -> Seen:
+def look(student: nn.Module, teacher: EMATeacher, batch: ViewsBatch, mask: Tensor | None = None) -> Seen:
     """Run the views: all global ones as one batch, all local ones as another.
 
     Args:
         student: in training mode.
         teacher: its moving average.
         batch: of B images.
+        mask: (A, B, H / 32, W / 32) of truth: what the student does not see of the global views; None for nothing.
     """
     leading, local = (_view_major(batch["global_views"]), _view_major(batch["local_views"]))
     images = len(batch["id"])
-    own = [student(leading), *([student(local)] if len(local) else [])]
-    theirs = teacher(leading)
+    first = student(leading) if mask is None else student(leading, mask.flatten(0, 1).to(leading.device))
+    own, theirs = [first, *([student(local)] if len(local) else [])], teacher(leading)
     return Seen(
         list(theirs.features.split(images)),
         [part for dense in own for part in dense.features.split(images)],
         torch.stack(theirs.token.split(images)),
         torch.stack([part for dense in own for part in dense.token.split(images)]),
+        list(theirs.stages[-1].split(images)),
+        [part for dense in own for part in dense.stages[-1].split(images)],
     )
-
-
-def _by_view(tokens: Tensor, rows: Tensor) -> Tensor:
-    """(V * B, K) rows of (V, B, C4) tokens -> (V, B, K)."""
-    return rows.reshape(*tokens.shape[:2], -1)
 
 
 def _view_major(views: Tensor) -> Tensor:
@@ -120,103 +124,3 @@ def find_matches(seen: Seen, batch: ViewsBatch, rule: Rule, seeds: Sequence[int]
     maps = seen.teacher_maps, seen.student_maps
     matches = match_views(*maps, batch["box"], batch["flip"], rule.sides, offset, least)
     return matches, noise[:, 2 * pairs :]
-
-
-def run_step(
-    student: Student,
-    teacher: EMATeacher,
-    batch: ViewsBatch,
-    rule: Rule,
-    centre: Tensor,
-    temperature: float,
-    seeds: Sequence[int],
-    reduce: Reduce | None = None,
-    ranks: int = 1,
-) -> Terms:
-    """Losses of a batch; nothing is updated here.
-
-    Args:
-        student: in training mode.
-        teacher: its moving average.
-        batch: of B images.
-        rule: settings.
-        centre: (Kg,) of the teacher's global logits.
-        temperature: T_t of the teacher.
-        seeds: one per image.
-        reduce: sums a tensor over ranks; None for one.
-        ranks: how many there are.
-    """
-    seen = look(student, teacher, batch)
-    parts: dict[str, Tensor] = {}
-    monitors: dict[str, Tensor] = {}
-    raw = None
-    if rule.weights[0]:
-        with torch.no_grad():
-            raw = _by_view(seen.teacher_tokens, teacher.module.global_logits(seen.teacher_tokens.flatten(0, 1)))  # type: ignore[operator]
-        own = _by_view(seen.student_tokens, student.global_logits(seen.student_tokens.flatten(0, 1)))
-        parts["global"] = dino_loss(own, raw, centre, temperature)
-        monitors["student_entropy"] = entropy((own.detach() / 0.1).softmax(dim=-1).mean(dim=(0, 1)))
-    if rule.weights[1] or rule.weights[2]:
-        matches, priority = find_matches(seen, batch, rule, seeds)
-        if rule.weights[1]:
-            parts["prototype"], found = _prototypes(student, teacher, matches, priority, rule, reduce, ranks)
-            monitors |= found
-        if rule.weights[2]:
-            parts["pixel"], found = _pixels(student, teacher, matches, priority, batch, rule, reduce, ranks)
-            monitors |= found
-    weighted = [w * parts[name] for w, name in zip(rule.weights, ("global", "prototype", "pixel"), strict=True) if w]
-    return Terms(torch.stack(weighted).sum(), parts, raw, monitors)
-
-
-def _prototypes(
-    student: Student,
-    teacher: EMATeacher,
-    matches: Matches,
-    priority: Tensor,
-    rule: Rule,
-    reduce: Reduce | None,
-    ranks: int,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_p and its monitors."""
-    most = rule.most_points // max(len(priority), 1)
-    if len(matches.image) > rule.most_points:
-        matches = matches.take(choose_points(matches, priority, most))
-    with torch.no_grad():
-        target = sinkhorn(teacher.module.dense_logits(matches.teacher), rule.eps, rule.iterations, reduce)  # type: ignore[operator]
-    loss = prototype_loss(student.dense_logits(matches.student), target, count=_count(target, reduce, ranks))
-    return loss, {"assignment_entropy": entropy(target.mean(dim=0)), "row_entropy": entropy(target).mean()}
-
-
-def _pixels(
-    student: Student,
-    teacher: EMATeacher,
-    matches: Matches,
-    priority: Tensor,
-    batch: ViewsBatch,
-    rule: Rule,
-    reduce: Reduce | None,
-    ranks: int,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_x and its monitors."""
-    # another order than the prototype term's, which has taken the lowest
-    chosen = matches.take(choose_points(matches, 1 - priority, rule.pixel_points // max(len(priority), 1)))
-    own = student.pixel_head(chosen.student)
-    with torch.no_grad():
-        theirs = teacher.module.pixel_head(chosen.teacher)  # type: ignore[operator]
-    radius = rule.radius * batch["size"].max(dim=1).values.to(chosen.position)[chosen.image]
-    count = _count(own, reduce, ranks)
-    loss = pixel_contrast(
-        own, theirs, chosen.image, chosen.position, radius, images_per_group=rule.images_per_group, count=count
-    )
-    return loss, {"embedding_std": own.detach().std(dim=0).mean()}
-
-
-def _count(rows: Tensor, reduce: Reduce | None, ranks: int) -> Tensor | None:
-    """What sums are divided by: the mean number of points over ranks, as gradients are averaged over them."""
-    return None if reduce is None else reduce(rows.new_tensor(float(len(rows)))) / ranks
-
-
-def entropy(probabilities: Tensor) -> Tensor:
-    """Entropy over the last axis, in nats."""
-    each: Tensor = torch.special.entr(probabilities)
-    return each.sum(dim=-1)

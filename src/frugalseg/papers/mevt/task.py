@@ -1,48 +1,61 @@
 """MEVT's pretraining as a LightningModule: a student, its moving average as a teacher, schedules per step."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from frugalseg.batch import ViewsBatch
-from frugalseg.errors import ConfigError
+from frugalseg.errors import CheckpointError, ConfigError
 from frugalseg.nn.ema import EMATeacher
-from frugalseg.ops.assignment import Reduce
 from frugalseg.optim import cosine_schedule, decayed_groups, linear_warmup
-from frugalseg.papers.mevt.global_loss import update_centre
-from frugalseg.papers.mevt.model import create
-from frugalseg.papers.mevt.step import Rule, Terms, run_step, seeds_of
-from frugalseg.papers.mevt.student import HeadSizes, Student
+from frugalseg.papers.mevt.backbones import check_sides, create_backbone
+from frugalseg.papers.mevt.methods import Method, create_method
+from frugalseg.papers.mevt.start import load_start
+from frugalseg.papers.mevt.step import seeds_of
+from frugalseg.papers.mevt.terms import Moment, Terms
 
 
 class Pretrain(LightningModule):
-    """Learn dense features without labels: L = global + dense prototypes + pixels (mevt.md c).
+    """Learn dense features without labels (mevt.md c), by MEVT's losses or another method's on the same views.
+
+    `mevt` is L = global + dense prototypes + pixels; `dino` its global term alone; `densecl` and `pixpro` are the dense
+    methods of those names. Every method trains every net.
 
     Args:
-        preset: `mevt_s`, `mevt_xs` or `mevt_tiny`.
-        changes: arguments of `MEVT` that differ from the preset, such as `context: false`.
+        preset: `mevt_s`, `mevt_xs` or `mevt_tiny`; or a timm name, such as `vit_small_patch16_224` or `resnet50`.
+        method: which losses.
+        changes: arguments of `MEVT` that differ from the preset, such as `context: false`; or of the timm model.
         heads: arguments of `HeadSizes` that differ from its defaults.
-        rule: arguments of `Rule` that differ from its defaults; `weights` are those of the three terms.
+        rule: arguments of `Rule` that differ from its defaults, of `PairRule` for `densecl` and `pixpro`; `weights` are
+            those of the three terms.
+        weights: where the backbone starts: a checkpoint of this task, a file, a timm name for a net of timm; null for
+            random numbers. Read when a new fit begins.
         lr: rate after the warm-up, for the batch as it is.
         min_lr: where its cosine leads.
         warmup: steps of the linear rise.
-        weight_decay: first and last value, cosine between; biases, norms and the global token have none.
+        weight_decay: first and last value, cosine between; biases, norms, tokens and positions have none.
         momentum: of the teacher at the first step; 1 at the last.
         teacher_temperature: first and last value.
         temperature_steps: of the rise between them.
         frozen_steps: first steps in which prototypes do not move.
         seed: of the places of points, together with image and step.
+
+    Raises:
+        ConfigError: no such net or method, or settings that they do not take.
     """
 
     def __init__(
         self,
-        preset: Literal["mevt_s", "mevt_xs", "mevt_tiny"] = "mevt_s",
+        preset: str = "mevt_s",
+        method: Literal["mevt", "dino", "densecl", "pixpro"] = "mevt",
         changes: dict[str, Any] | None = None,
         heads: dict[str, Any] | None = None,
         rule: dict[str, Any] | None = None,
+        weights: str | None = None,
         lr: float = 2e-3,
         min_lr: float = 1e-6,
         warmup: int = 0,
@@ -55,21 +68,39 @@ class Pretrain(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        try:
-            self.rule, sizes = Rule(**(rule or {})), HeadSizes(**(heads or {}))
-        except TypeError as error:
-            raise ConfigError(
-                f"model.init_args.rule or heads: {error}; see papers.mevt.step.Rule, student.HeadSizes"
-            ) from None
-        if not any(self.rule.weights):
-            raise ConfigError("model.init_args.rule.weights: every term has weight 0, so nothing would be learned")
-        self.student = Student(create(preset, **(changes or {})), sizes)
+        self.method: Method = create_method(method, rule or {}, heads or {})
+        self.student = self.method.student(create_backbone(preset, changes))
         # the teacher has no stochastic depth; its BatchNorms run on their own batches (mevt.md c.1)
-        plain = Student(create(preset, **{**(changes or {}), "drop_path": 0.0}), sizes)
-        self.teacher = EMATeacher(self.student, plain)
-        self.norm = sizes.norm
-        self.centre: Tensor
-        self.register_buffer("centre", torch.zeros(sizes.global_prototypes))
+        self.teacher = EMATeacher(self.student, self.method.student(create_backbone(preset, changes, teacher=True)))
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The student's."""
+        return cast(nn.Module, self.student.backbone)
+
+    def setup(self, stage: str) -> None:
+        """Read the first weights; a checkpoint brings its own.
+
+        Raises:
+            WeightsError: they do not fit.
+        """
+        if self.hparams["weights"] is not None and self.trainer.ckpt_path is None:
+            load_start(self.backbone, self.hparams["weights"])
+            self.teacher.update(self.student, 0.0, buffers=True)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse what another net or method has written.
+
+        Raises:
+            CheckpointError: it holds another preset, method or other changes.
+        """
+        theirs: Mapping[str, Any] = checkpoint.get("hyper_parameters", {})
+        for key in ("preset", "method", "changes"):
+            if (theirs.get(key) or None) != (self.hparams[key] or None):
+                raise CheckpointError(
+                    f"holds {key} {theirs.get(key)!r}, but the configuration asks for {self.hparams[key]!r}; "
+                    f"give that {key}'s checkpoint, or set model.init_args.{key}"
+                )
 
     # ------------------------------------------------------------------ schedules
 
@@ -88,7 +119,7 @@ class Pretrain(LightningModule):
     def configure_optimizers(self) -> AdamW:
         """AdamW; rate and weight decay are set at every step."""
         named = list(self.student.named_parameters())
-        tokens = [name for name, _ in named if name.endswith(("token", "mask_token"))]
+        tokens = [name for name, _ in named if name.endswith(("token", "pos_embed"))]
         return AdamW(decayed_groups(named, self.hparams["weight_decay"][0], tokens), self.hparams["lr"])
 
     def on_train_batch_start(self, batch: ViewsBatch, batch_idx: int) -> None:
@@ -102,35 +133,42 @@ class Pretrain(LightningModule):
 
     # ------------------------------------------------------------------ a step
 
-    def terms(self, batch: ViewsBatch) -> Terms:
-        """Losses and monitors of a batch at the present step."""
+    def moment(self, batch: ViewsBatch) -> Moment:
+        """The present step."""
         h, world = self.hparams, self.trainer.world_size
         temperature = linear_warmup(self.global_step, int(h["temperature_steps"]), *h["teacher_temperature"])
         seeds = seeds_of(batch["id"], self.global_step, int(h["seed"]))
-        reduce = self._reduce if world > 1 else None
-        return run_step(self.student, self.teacher, batch, self.rule, self.centre, temperature, seeds, reduce, world)
+        return Moment(temperature, seeds, self._reduce if world > 1 else None, self.trainer.global_rank, world)
+
+    def terms(self, batch: ViewsBatch, moment: Moment) -> Terms:
+        """Losses and monitors of a batch."""
+        return self.method.terms(self.student, self.teacher, batch, moment)
 
     def training_step(self, batch: ViewsBatch, batch_idx: int) -> Tensor:
         """One batch of views.
 
         Raises:
-            ConfigError: one image alone for heads with BatchNorm, whose statistics it would be.
+            ConfigError: views of a size that the net does not take, or one image alone for heads with BatchNorm, whose
+                statistics it would be.
         """
-        if self.norm and len(batch["id"]) < 2:
+        images = len(batch["id"])
+        if self.method.sizes.norm and images < 2:
             raise ConfigError("data.batch_size: heads with BatchNorm need 2 images; raise it, or set heads.norm false")
-        terms = self.terms(batch)
-        if terms.teacher_logits is not None:
-            reduce: Reduce | None = self._reduce if self.trainer.world_size > 1 else None
-            self.centre = update_centre(self.centre, terms.teacher_logits, reduce=reduce)
+        check_sides(self.backbone, batch["global_views"].shape[-2:], "global_size")
+        if batch["local_views"].shape[1]:
+            check_sides(self.backbone, batch["local_views"].shape[-2:], "local_size")
+        moment = self.moment(batch)
+        terms = self.terms(batch, moment)
+        self.method.update(terms, moment)
         told = {f"train/loss_{name}": value for name, value in terms.parts.items()} | {"train/loss": terms.total}
-        self.log_dict(told | {f"train/{k}": v for k, v in terms.monitors.items()}, batch_size=len(batch["id"]))
+        self.log_dict(told | {f"train/{k}": v for k, v in terms.monitors.items()}, batch_size=images)
         return terms.total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Hold prototypes still in the first steps."""
         if self.global_step < self.hparams["frozen_steps"]:
-            for prototypes in (self.student.global_prototypes, self.student.dense_prototypes):
-                prototypes.weight.grad = None
+            for weight in self.method.prototypes(self.student):
+                weight.grad = None
 
     def on_train_batch_end(self, outputs: Any, batch: ViewsBatch, batch_idx: int) -> None:
         """Move the teacher."""
