@@ -116,3 +116,11 @@ def test_one_image_is_too_few_for_heads_with_batch_norm():
 def test_settings_that_make_no_sense_are_refused(settings, said):
     with pytest.raises(ConfigError, match=said):
         Pretrain(preset="mevt_tiny", **settings)
+
+
+def test_the_teacher_moves_once_per_optimiser_step_however_many_batches_it_takes():
+    made, moves = task(lr=1e-2, momentum=0.9), []
+    update = made.teacher.update
+    made.teacher.update = lambda *given, **named: (moves.append(given[1]), update(*given, **named))
+    Trainer(max_epochs=1, accumulate_grad_batches=2, **QUIET).fit(made, batches())
+    assert moves == [cosine_schedule(step, STEPS // 2, 0.9, 1.0) for step in range(STEPS // 2)]

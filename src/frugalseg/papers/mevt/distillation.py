@@ -137,17 +137,18 @@ class SelfDistillation(nn.Module):
             matches = matches.take(choose_points(matches, priority, rule.most_points // max(len(priority), 1)))
         with torch.no_grad():
             points: Tensor = teacher.module.dense_head(matches.teacher)  # type: ignore[operator]
-            target = self._assign(teacher, points, moment, terms)
-        count = moment.mean_count(target)
+            count = moment.mean_count(points)
+            target = self._assign(teacher, points, count, moment, terms)
         terms.parts["prototype"] = prototype_loss(student.dense_logits(matches.student), target, count=count)
         terms.monitors["assignment_entropy"] = entropy(target.mean(dim=0))
         terms.monitors["row_entropy"] = entropy(target).mean()
 
-    def _assign(self, teacher: EMATeacher, points: Tensor, moment: Moment, terms: Terms) -> Tensor:
+    def _assign(
+        self, teacher: EMATeacher, points: Tensor, count: Tensor | None, moment: Moment, terms: Terms
+    ) -> Tensor:
         """Q of the points; earlier ones help to balance where there are few."""
         prototypes: nn.Module = teacher.module.dense_prototypes  # type: ignore[assignment]
         earlier = points[:0]
-        count = moment.mean_count(points)
         everywhere = len(points) if count is None else float(count) * moment.ranks
         if self.queue is not None and self.rule.queue and everywhere < ENOUGH * self.sizes.dense_prototypes:
             # each rank brings its share of a queue that all have

@@ -124,6 +124,7 @@ class Pretrain(LightningModule):
 
     def on_train_batch_start(self, batch: ViewsBatch, batch_idx: int) -> None:
         """Set rate and weight decay of this step."""
+        self._begun = self.global_step
         h, step, total = self.hparams, self.global_step, self.steps
         rate = cosine_schedule(step, total, h["lr"], h["min_lr"], min(int(h["warmup"]), total))
         decay = cosine_schedule(step, total, *h["weight_decay"])
@@ -171,7 +172,9 @@ class Pretrain(LightningModule):
                 weight.grad = None
 
     def on_train_batch_end(self, outputs: Any, batch: ViewsBatch, batch_idx: int) -> None:
-        """Move the teacher."""
+        """Move the teacher, once per optimiser step, however many batches it takes."""
+        if self.global_step == self._begun:
+            return
         # the step has been counted already
         momentum = cosine_schedule(self.global_step - 1, self.steps, float(self.hparams["momentum"]), 1.0)
         self.teacher.update(self.student, momentum)
