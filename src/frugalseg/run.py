@@ -20,7 +20,7 @@ import numpy as np
 
 from frugalseg.errors import DiskFullError, RunFolderError
 
-VOLATILE = frozenset({"num_workers", "pin_memory"})
+VOLATILE = frozenset({"num_workers", "pin_memory", "verdicts"})
 """Data settings that change how fast a stage runs, not what it computes."""
 TRAINER_IDENTITY = (
     "fast_dev_run", "max_time", "overfit_batches", "devices", "num_nodes",

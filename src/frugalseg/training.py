@@ -281,8 +281,11 @@ def _input_digests(config: Namespace) -> dict[str, str]:
     """Digests of the files that a stage starts from: checkpoint, weights, and the lists of the data."""
     init = config["model"].get("init_args") or {}
     data = config["data"].get("init_args") or {}
-    given = {"ckpt_path": config.get("ckpt_path"), "tags": data.get("tags")}
+    given = {"ckpt_path": config.get("ckpt_path"), "tags": data.get("tags"), "index": data.get("index")}
     given |= {name: init.get(name) for name in ("weights", "stem_weights")}
+    backbone = init.get("backbone")
+    # of tasks that judge or adapt a net; others name their backbone by a word
+    given["backbone.weights"] = backbone.get("weights") if isinstance(backbone, Namespace | dict) else None
     files = {name: Path(str(path)).expanduser() for name, path in given.items() if path}
     recipe = (data.get("recipe") or {}).get("init_args") or {}
     episodes = files_of(recipe.get("episodes_file"), recipe.get("test_seed") or 0)
@@ -290,7 +293,10 @@ def _input_digests(config: Namespace) -> dict[str, str]:
     splits = [value for key, value in data.items() if key.endswith("_split")]
     splits += ["all"] if "shots" in recipe else []  # what DLRSD's episodes are of
     pseudo = Path(str(data.get("pseudo_labels") or ""))
+    # of data without lists: what is in their folders
+    inputs = getattr(pkgutil.resolve_name(config["data"]["class_path"]), "input_digest", None)
     return {
+        **({"images": inputs(data)} if inputs else {}),
         **({"pseudo_labels": folder_digest(pseudo, "*.png")} if data.get("pseudo_labels") else {}),
         **{
             name: file_digest(Path(p).expanduser())

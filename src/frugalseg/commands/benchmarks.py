@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from frugalseg.data import ade20k, cityscapes, coco, dlrsd, isaid5i, views, voc  # noqa: F401 - `Views` becomes known
+# a recipe becomes known by its short name when it is imported
+from frugalseg.data import ade20k, cityscapes, coco, dlrsd, images, isaid5i, resized_segment, views, voc  # noqa: F401
 from frugalseg.data.check import Finding, check_splits
+from frugalseg.data.check_images import check_images
 from frugalseg.data.check_voc import check_voc
 from frugalseg.data.module import SegmentationData
 from frugalseg.data.parallel import Progress
@@ -81,4 +83,5 @@ BENCHMARKS: dict[str, Benchmark] = {
     ),
     "isaid5i": Benchmark(lambda root: isaid5i.ISAID5i(root, Segment()), isaid5i.COUNTS),
     "dlrsd": Benchmark(lambda root: dlrsd.DLRSD(root, Segment()), dlrsd.COUNTS, _dlrsd),
+    "images": Benchmark(lambda root: images.Images(root, views.Views()), {}, check=check_images),
 }

@@ -8,7 +8,7 @@ from frugalseg.commands.progress import counter
 
 NAMES = (
     "voc", "coco2014", "coco2017", "coco-stuff", "coco-stuff27", "ade20k", "cityscapes", "cityscapes27", "isaid5i",
-    "dlrsd",
+    "dlrsd", "images",
 )  # fmt: skip
 """Keys of `commands.benchmarks.BENCHMARKS`, which takes seconds to import: `data get` does not wait for it."""
 STYLE = {"ok": "green", "warn": "yellow", "error": "bold red"}
@@ -20,7 +20,7 @@ def run(argv: list[str]) -> int:
     actions = parser.add_subparsers(dest="action", required=True)
     data_get.add_parser(actions)
     data_prepare.add_parser(actions)
-    data_stats.add_parser(actions, NAMES)
+    data_stats.add_parser(actions, [name for name in NAMES if name != "images"])  # which have no classes
     check = actions.add_parser("check", help="counts, sizes, ids and value ranges against the published numbers")
     check.add_argument("benchmark", choices=NAMES)
     check.add_argument("--root", type=Path, required=True)

@@ -50,14 +50,26 @@ def _section(configs: list[str]) -> dict[str, Any]:
     """The `data` sections of some files, later ones winning."""
     section: dict[str, Any] = {}
     for name in configs:
-        try:
-            content = yaml.safe_load(Path(name).read_bytes()) or {}  # bytes: yaml knows byte order marks
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"{name}: not readable ({error}); give an experiment's YAML, in UTF-8") from error
-        if not isinstance(content, dict) or not isinstance(content.get("data") or {}, dict):
-            raise ConfigError(f"{name}: is not a mapping with a `data` section; give an experiment's YAML")
-        section = _merge(section, content.get("data") or {})
+        section = _merge(section, read_experiment(name).get("data") or {})
     return section
+
+
+def read_experiment(name: str) -> dict[str, Any]:
+    """Contents of an experiment's YAML.
+
+    Args:
+        name: the file.
+
+    Raises:
+        ConfigError: it is not there or no such YAML.
+    """
+    try:
+        content = yaml.safe_load(Path(name).read_bytes()) or {}  # bytes: yaml knows byte order marks
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{name}: not readable ({error}); give an experiment's YAML, in UTF-8") from error
+    if not isinstance(content, dict) or not isinstance(content.get("data") or {}, dict):
+        raise ConfigError(f"{name}: is not a mapping with a `data` section; give an experiment's YAML")
+    return content
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

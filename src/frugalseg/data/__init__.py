@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from frugalseg.data.coco import COCO
     from frugalseg.data.dlrsd import DLRSD
     from frugalseg.data.episodes import Episodes
+    from frugalseg.data.images import Images
     from frugalseg.data.isaid5i import ISAID5i
     from frugalseg.data.pseudo import PseudoLabels
     from frugalseg.data.recipes import MultiScale, Recipe, Segment, Tags
+    from frugalseg.data.resized_segment import ResizedSegment
     from frugalseg.data.views import Views
     from frugalseg.data.voc import VOC
 
@@ -29,10 +31,12 @@ _HOME = {
     "Episode": "base",
     "Episodes": "episodes",
     "ISAID5i": "isaid5i",
+    "Images": "images",
     "MultiScale": "recipes",
     "Pair": "base",
     "PseudoLabels": "pseudo",
     "Recipe": "recipes",
+    "ResizedSegment": "resized_segment",
     "Sample": "base",
     "Segment": "recipes",
     "Tags": "recipes",
@@ -50,10 +54,12 @@ __all__ = [
     "Episode",
     "Episodes",
     "ISAID5i",
+    "Images",
     "MultiScale",
     "Pair",
     "PseudoLabels",
     "Recipe",
+    "ResizedSegment",
     "Sample",
     "Segment",
     "Tags",
