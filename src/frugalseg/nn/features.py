@@ -77,18 +77,14 @@ class TimmDense(nn.Module):
 
     def __init__(self, name: str, stages: Sequence[int] = (-1,), options: dict[str, Any] | None = None) -> None:
         super().__init__()
-        settings = {"num_classes": 0, **(options or {})}
-        if "vit" in name.split("_")[0]:
-            settings.setdefault("dynamic_img_size", True)
+        net: Any = create_timm(name, options)
         try:
-            net: Any = timm.create_model(name, pretrained=False, **settings)
             chosen = [net.feature_info[stage] for stage in stages]
-        except (RuntimeError, TypeError, IndexError) as error:
-            line = str(error).splitlines()[0][:160]
+        except IndexError:
             raise ConfigError(
-                f"backbone {name}, stages {list(stages)}: timm cannot build this ({line}); give a name, stages and "
-                "options that it knows"
-            ) from error
+                f"backbone {name}: has stages 0 to {len(net.feature_info) - 1}, and -1 for the last, not"
+                f" {list(stages)}; set backbone.stages"
+            ) from None
         self.net, self.stages = net, list(stages)
         self.width = sum(int(info["num_chs"]) for info in chosen)
         self.multiple = max(int(info["reduction"]) for info in chosen)
@@ -127,7 +123,7 @@ class FrozenBackbone(nn.Module):
         super().__init__()
         self.settings = settings
         own = ":" in settings.name
-        net: Any = _resolve(settings) if own else TimmDense(settings.name, settings.stages, settings.options)
+        net: Any = create_own(settings) if own else TimmDense(settings.name, settings.stages, settings.options)
         self.net = net.eval().requires_grad_(False)
         self.width = int(net.width)
         self.multiple = settings.multiple or (32 if own else int(net.multiple))
@@ -138,12 +134,7 @@ class FrozenBackbone(nn.Module):
         Raises:
             WeightsError: the file is missing or unreadable, or does not fit.
         """
-        weights, prefix = self.settings.weights, self.settings.prefix
-        net: nn.Module = self.net.net if isinstance(self.net, TimmDense) else self.net
-        if weights is not None and (prefix or ":" in self.settings.name):
-            _load_prefixed(net, Path(weights).expanduser(), prefix)
-        else:
-            load_backbone_weights(net, weights)
+        load_into(self.net.net if isinstance(self.net, TimmDense) else self.net, self.settings)
 
     def train(self, mode: bool = True) -> "FrozenBackbone":
         """Stay in evaluation mode."""
@@ -179,8 +170,41 @@ class FrozenBackbone(nn.Module):
         return hashlib.sha256(f"{told} {digest_of_net(self.net)}".encode()).hexdigest()
 
 
-def _resolve(settings: Backbone) -> nn.Module:
-    """Build a net by its dotted path."""
+def create_timm(name: str, options: dict[str, Any] | None = None) -> nn.Module:
+    """Build a timm net without a classifier, from random numbers.
+
+    Args:
+        name: timm name.
+        options: further arguments of the timm model, and `checkpointing`: whether activations are made again on the
+            way back. A transformer takes images of any size unless they say otherwise.
+
+    Raises:
+        ConfigError: timm has no such model, or the model no such option.
+    """
+    settings = {"num_classes": 0, **(options or {})}
+    checkpointing, family = settings.pop("checkpointing", False), name.split("_")[0]
+    if "vit" in family:
+        settings.setdefault("dynamic_img_size", True)
+    if family.startswith("swin"):
+        settings.setdefault("strict_img_size", False)
+    try:
+        net: Any = timm.create_model(name, pretrained=False, **settings)
+        if checkpointing:
+            net.set_grad_checkpointing()
+    except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise ConfigError(
+            f"backbone {name}: timm cannot build this ({line}); give a name and options that it knows"
+        ) from error
+    return cast(nn.Module, net)
+
+
+def create_own(settings: Backbone) -> nn.Module:
+    """Build a net by its dotted path, from random numbers.
+
+    Raises:
+        ConfigError: no such net, or one without `dense` or `width`.
+    """
     try:
         net = pkgutil.resolve_name(settings.name)(**settings.options)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
@@ -191,6 +215,22 @@ def _resolve(settings: Backbone) -> nn.Module:
     if not (isinstance(net, nn.Module) and hasattr(net, "dense") and isinstance(getattr(net, "width", None), int)):
         raise ConfigError(f"backbone {settings.name}: has no dense(image) or no width; give a net that has both")
     return net
+
+
+def load_into(net: nn.Module, settings: Backbone) -> None:
+    """Fetch the weights that the settings name, if any.
+
+    Args:
+        net: the timm net or the own net that they are of.
+        settings: weights and prefix.
+
+    Raises:
+        WeightsError: the file is missing or unreadable, or does not fit.
+    """
+    if settings.weights is not None and (settings.prefix or ":" in settings.name):
+        _load_prefixed(net, Path(settings.weights).expanduser(), settings.prefix)
+    else:
+        load_backbone_weights(net, settings.weights)
 
 
 def _load_prefixed(net: nn.Module, path: Path, prefix: str) -> None:
