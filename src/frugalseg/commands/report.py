@@ -1,6 +1,7 @@
 """`frugalseg report`: tables of finished runs; writes the mean over seeds beside them as JSON and CSV.
 
-Folders may hold scores of maps and masks, few-shot tests (`fold*/seed*/<K>shot-test`), or both.
+Folders may hold scores of maps and masks, few-shot tests (`fold*/seed*/<K>shot-test`), evaluations of dense features
+(probe, cluster, retrieval, fine-tuning), or several of these.
 """
 
 import argparse
@@ -9,7 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from frugalseg.analysis import dense_rows
 from frugalseg.analysis.chain import chain_table, is_chain
+from frugalseg.analysis.dense_tables import dense_lines, dense_table
 from frugalseg.analysis.few_shot import has_few_shot, read_stages
 from frugalseg.analysis.few_shot_pairs import paired_grids
 from frugalseg.analysis.few_shot_rows import Row, rows_of, write_rows
@@ -33,15 +36,21 @@ def run(argv: list[str]) -> int:
     few_shot = {
         folder: rows_of(folder.name, read_stages(folder)) for folder in options.experiments if has_few_shot(folder)
     }
-    scored = [folder for folder in options.experiments if folder not in few_shot or finished_stages(folder)]
+    judged = {folder: dense_rows.read_rows(folder) for folder in options.experiments if dense_rows.has_dense(folder)}
+    scored = [f for f in options.experiments if (f not in few_shot and f not in judged) or finished_stages(f)]
     results = {folder.name: write_aggregates(folder) for folder in scored}
     for folder, found in few_shot.items():
         write_rows(folder, found)
+    for folder, rows_found in judged.items():
+        dense_rows.write_rows(folder, rows_found)
     rows = [row for found in few_shot.values() for row in found]
+    dense = [row for found in judged.values() for row in found]
     _print_scores(console, results, options.classes)
     _print_few_shot(console, rows, options.classes)
+    if dense:
+        console.print(dense_table(dense))
     if options.into is not None:
-        write_into(options.into, results, options.marker, page_lines(rows))
+        write_into(options.into, results, options.marker, [*page_lines(rows), *dense_lines(dense)])
     console.print(
         "aggregates: " + ", ".join(str(folder / "aggregate") for folder in options.experiments), highlight=False
     )

@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from frugalseg.errors import ConfigError
 from frugalseg.nn.inputs import middle
 from frugalseg.ops.cam import resize
+from frugalseg.ops.clustering import cluster_counts
+from frugalseg.ops.crf import Kernels, dense_crf
 from frugalseg.stages.cluster import Clustering
 from frugalseg.stages.cluster.kmeans import closeness, fit_centres, squared_distances
 from frugalseg.stages.cluster.points import FeatureStore, fit_reduction
 from frugalseg.stages.cluster.protocols import scores_of
+from frugalseg.stages.cluster.refine import teller
 from tests.conftest import load_golden
 from tests.stages.toys import CLASSES, SIDE, loader, own, trainer, world
 
@@ -132,3 +136,45 @@ def test_the_limit_names_the_size_and_the_setting():
 def test_bad_settings_are_refused(settings, words):
     with pytest.raises(ConfigError, match=words):
         Clustering(backbone=own("Pooled"), **{**QUICK, **settings})
+
+
+def test_a_crf_is_for_k2_alone():
+    with pytest.raises(ConfigError, match="K1 has no CRF, K2 has"):
+        Clustering(backbone=own("Pooled"), crf=True, **QUICK)
+
+
+def test_the_crf_is_that_of_the_library_on_each_image_and_start():
+    """Colours, probabilities, kernels and counts from their definitions, image by image."""
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.1)
+    pixels = torch.randint(0, 256, (3, SIDE, SIDE, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    normal = ((pixels.float() / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2)
+    batches = [{**b, "image": normal[i : i + 1]} for i, b in enumerate(world(3, 5))]
+    model, metrics = clustered(batches, "Pooled", protocol="K2", crf=True, mean=mean, std=std)
+    assert metrics["protocol/crf"] == 1
+    points = [F.normalize(m.flatten(1).T.float(), dim=1) for m in model._store.maps]
+    kernels = Kernels(1.0, 3.0, 67.0, 3.0, 4.0)
+    scores = []
+    for seed in range(2):
+        centres = fit_centres(torch.cat(points), CLASSES, seed, 5, 50, 256, QUICK["init"])
+        counts = torch.zeros(CLASSES, CLASSES, dtype=torch.int64)
+        for own_points, picture, batch in zip(points, pixels, batches, strict=True):
+            # minus squared distances, up to a constant of the place
+            near = -((own_points[:, None] - centres) ** 2).sum(-1) + own_points.square().sum(-1, keepdim=True)
+            wide = resize(near.T.reshape(1, CLASSES, 8, 8), (SIDE, SIDE))[0]
+            found = dense_crf(picture, wide.softmax(dim=0), kernels, 10).argmax(0)
+            counts += cluster_counts(found, batch["mask"][0], CLASSES, CLASSES, 255)
+        differing = (model.confusion_counts()[f"cluster_crf_{seed}"] - counts.numpy()).clip(min=0).sum()
+        # a tie that float32 breaks the other way
+        assert differing <= 2
+        scores.append(scores_of(counts.numpy(), "K2")["miou"])
+    assert metrics["val/miou_crf"] == pytest.approx(np.mean(scores), abs=2e-3)
+    plain = [scores_of(model.confusion_counts()[f"cluster_{seed}"], "K2")["accuracy"] for seed in range(2)]
+    assert metrics["val/accuracy"] == pytest.approx(np.mean(plain), abs=1e-6)
+    assert metrics["val/accuracy_crf"] != metrics["val/accuracy"]
+
+
+def test_the_crf_tells_how_far_it_is(caplog):
+    tell = teller("images", 4, every=0.0)
+    with caplog.at_level("INFO", logger="frugalseg"):
+        tell(1)
+    assert "images 1/4" in caplog.text

@@ -93,3 +93,9 @@ def test_bad_settings_are_refused():
         Retrieval(backbone=own("Pooled"), **{**QUICK, "input_size": 30})
     with pytest.raises(ConfigError, match="run `fit`"):
         trainer().validate(Retrieval(backbone=own("Pooled"), **QUICK), loader(world(1, 1)), verbose=False)
+
+
+def test_a_fit_that_would_go_on_without_its_memory_is_refused():
+    model = Retrieval(backbone=own("Pooled"), **QUICK)
+    with pytest.raises(ConfigError, match=r"cannot go on inside its epoch.*enable_checkpointing"):
+        model.training_step(world(1, 1)[0], 3)

@@ -105,3 +105,23 @@ def fit_reduction(store: FeatureStore, kind: Literal["pca", "sphere"], dimension
     correlation = scale[:, None] * covariance * scale
     vectors = torch.linalg.eigh(correlation).eigenvectors.flip(1)[:, :dimensions]
     return Reduction(mean, scale[:, None] * vectors)
+
+
+def reduced_points(store: FeatureStore, reduction: Reduction) -> Tensor:
+    """All points, reduced, without a second copy of them.
+
+    Args:
+        store: of all features.
+        reduction: of `fit_reduction`.
+
+    Returns:
+        (n, d) float32, image by image, row by row.
+    """
+    cells, parts = store.maps[0][0].numel(), (reduction(chunk) for chunk in store.chunks())
+    first = next(parts)
+    points = first.new_empty(len(store.maps) * cells, first.shape[1])
+    points[: len(first)], at = first, len(first)
+    for part in parts:
+        points[at : at + len(part)] = part
+        at += len(part)
+    return points

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from frugalseg.batch import IGNORE_INDEX, SegBatch
@@ -16,8 +17,9 @@ from frugalseg.nn.inputs import middle, nearest, squared
 from frugalseg.ops.cam import resize
 from frugalseg.ops.clustering import cluster_counts
 from frugalseg.stages.cluster.kmeans import Init, closeness, fit_centres
-from frugalseg.stages.cluster.points import FeatureStore, fit_reduction
+from frugalseg.stages.cluster.points import FeatureStore, fit_reduction, reduced_points
 from frugalseg.stages.cluster.protocols import PROTOCOLS, Name, scores_of
+from frugalseg.stages.cluster.refine import colours, refined, teller
 
 
 class Clustering(LightningModule):
@@ -38,12 +40,16 @@ class Clustering(LightningModule):
         init: see `fit_centres`.
         dimensions: principal components that K1 keeps.
         mirror: average the features of the image and of its mirror image.
+        crf: K2 only: also score the clusters after a dense CRF, as `val/miou_crf` and `val/accuracy_crf`.
+        mean: of the recipe's normalisation, on the scale 0..1; the CRF needs the image's colours.
+        std: likewise.
         input_size: side of the images instead of the protocol's.
         grid: side of the masks instead of the protocol's.
         memory_limit: bytes that the features may take in half precision.
 
     Raises:
-        ConfigError: an unknown protocol, fewer clusters than classes or more than K2 can match, or no such backbone.
+        ConfigError: an unknown protocol, fewer clusters than classes or more than K2 can match, a CRF for K1, or no
+            such backbone.
     """
 
     monitor: ClassVar[str] = "val/miou"
@@ -64,13 +70,16 @@ class Clustering(LightningModule):
         init: Init = "points",
         dimensions: int = 50,
         mirror: bool = False,
+        crf: bool = False,
+        mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN,
+        std: tuple[float, float, float] = IMAGENET_DEFAULT_STD,
         input_size: int | None = None,
         grid: int | None = None,
         memory_limit: int = 8 << 30,
     ) -> None:
         super().__init__()
         self.clusters = clusters or num_classes
-        self._check(protocol, num_classes, seeds, restarts)
+        self._check(protocol, num_classes, seeds, restarts, crf)
         self.save_hyperparameters(ignore=["backbone"])
         self.protocol = PROTOCOLS[protocol]
         self.input_size, self.grid = input_size or self.protocol.input_size, grid or self.protocol.grid
@@ -83,7 +92,7 @@ class Clustering(LightningModule):
         resolved = {"input_size": self.input_size, "grid": self.grid, "width": self.backbone.width}
         self.save_hyperparameters({"features": asdict(backbone), **resolved})
 
-    def _check(self, protocol: str, num_classes: int, seeds: int, restarts: int) -> None:
+    def _check(self, protocol: str, num_classes: int, seeds: int, restarts: int, crf: bool) -> None:
         """Refuse what cannot be meant."""
         if protocol not in PROTOCOLS:
             raise ConfigError(f"model.protocol is {protocol!r}; set it to K1 or K2")
@@ -92,6 +101,8 @@ class Clustering(LightningModule):
             raise ConfigError(f"model.clusters is {self.clusters}; {protocol} needs {wanted} the {num_classes} classes")
         if min(seeds, restarts) < 1:
             raise ConfigError(f"model.seeds is {seeds} and model.restarts {restarts}; set both to at least 1")
+        if crf and protocol != "K2":
+            raise ConfigError(f"model.crf: {protocol} has no CRF, K2 has; set model.protocol or model.crf")
 
     def setup(self, stage: str) -> None:
         """Read the backbone's weights.
@@ -114,6 +125,7 @@ class Clustering(LightningModule):
         expected = int(sum(images) if isinstance(images, list) else images)
         self._store = FeatureStore(expected, self.hparams["memory_limit"])
         self._masks: list[Tensor] = []
+        self._pixels: list[Tensor] = []
 
     def validation_step(self, batch: SegBatch, batch_idx: int) -> None:
         """Keep the features and masks of images."""
@@ -124,27 +136,39 @@ class Clustering(LightningModule):
             features = (features + self.backbone.dense(image.flip(-1)).float().flip(-1)) / 2
         for each in features:
             self._store.add(each)
+        if self.hparams["crf"]:
+            self._pixels += [colours(each, self.hparams["mean"], self.hparams["std"]).cpu() for each in image]
         mask = mask if self.grid is None else nearest(mask, (self.grid, self.grid))
         self._masks += list(mask.to("cpu", torch.uint8))
 
     def on_validation_epoch_end(self) -> None:
         """Cluster, match, and log scores with their protocol."""
         h = self.hparams
-        reduce = fit_reduction(self._store, self.protocol.reduction, h["dimensions"])
-        points = torch.cat([reduce(chunk) for chunk in self._store.chunks()])
-        self._counts: list[NDArray[np.int64]] = []
-        for seed in range(h["seeds"]):
-            centres = fit_centres(
-                points, self.clusters, seed, h["restarts"], h["iterations"], h["per_cluster"], h["init"]
-            )
-            self._counts.append(self._count(points, centres).numpy())
-        scores = [scores_of(counts, self.protocol.name) for counts in self._counts]
-        for key in ("miou", "accuracy"):
-            values = np.array([score[key] for score in scores])
-            self.log_dict({f"val/{key}": float(values.mean()), f"val/{key}_std": float(values.std())})
-        stated = {key: h[key] for key in ("width", "input_size", "grid", "seeds", "mirror") if h[key] is not None}
+        points = reduced_points(self._store, fit_reduction(self._store, self.protocol.reduction, h["dimensions"]))
+        centres = [
+            fit_centres(points, self.clusters, seed, h["restarts"], h["iterations"], h["per_cluster"], h["init"])
+            for seed in range(h["seeds"])
+        ]
+        self._counts = {"": [self._count(points, each).numpy() for each in centres]}
+        if h["crf"]:
+            self._counts["_crf"] = list(self._count_refined(points, centres).numpy())
+        for ending, counts in self._counts.items():
+            self._log_scores(ending, counts)
+        stated = {
+            key: h[key] for key in ("width", "input_size", "grid", "seeds", "mirror", "crf") if h[key] is not None
+        }
         stated |= {self.protocol.name: 1, "clusters": self.clusters, "points_dimensions": points.shape[1]}
         self.log_dict({f"protocol/{key}": float(value) for key, value in stated.items()})
+
+    def _log_scores(self, ending: str, counts: list[NDArray[np.int64]]) -> None:
+        """Mean and deviation over the seeds of k-means."""
+        scores = [scores_of(each, self.protocol.name) for each in counts]
+        for key in ("miou", "accuracy"):
+            values = np.array([score[key] for score in scores])
+            self.log_dict({
+                f"val/{key}{ending}": float(values.mean()),
+                f"val/{key}{ending}_std": float(values.std()),
+            })  # fmt: skip
 
     def _count(self, points: Tensor, centres: Tensor) -> Tensor:
         """(C, K) counts of all images."""
@@ -161,6 +185,24 @@ class Clustering(LightningModule):
             total += cluster_counts(found, mask.long(), self.clusters, len(total), IGNORE_INDEX)
         return total
 
+    def _count_refined(self, points: Tensor, centres: list[Tensor]) -> Tensor:
+        """(S, C, K) counts of all images after the CRF, for S sets of centres."""
+        height, width = self._store.grid
+        cells, tell = height * width, teller("clusters after the CRF", len(self._masks))
+        total = torch.zeros(len(centres), self.hparams["num_classes"], self.clusters, dtype=torch.int64)
+        for index, (mask, pixels) in enumerate(zip(self._masks, self._pixels, strict=True)):
+            own = points[index * cells : (index + 1) * cells]
+            close = torch.stack([closeness(own, each).T.reshape(-1, height, width) for each in centres])
+            found = refined(pixels.to(self.device), close.to(self.device)).cpu()
+            for counts, clusters in zip(total, found, strict=True):
+                at_mask = nearest(clusters, (mask.shape[0], mask.shape[1]))
+                counts += cluster_counts(at_mask, mask.long(), self.clusters, len(counts), IGNORE_INDEX)
+            tell(index + 1)
+        return total
+
     def confusion_counts(self) -> dict[str, NDArray[np.int64]]:
         """(C, K) counts of each seed; row = true class, column = cluster, before any matching."""
-        return {f"cluster_{seed}": counts for seed, counts in enumerate(self._counts)}
+        found: dict[str, NDArray[np.int64]] = {}
+        for ending, counts in self._counts.items():
+            found |= {f"cluster{ending}_{seed}": each for seed, each in enumerate(counts)}
+        return found

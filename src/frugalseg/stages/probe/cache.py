@@ -81,7 +81,7 @@ class CacheWriter:
         if size > limit:
             raise ConfigError(
                 f"features of {len(ids)} images of split {split} take {size} bytes ({size / GIB:.2f} GiB), more than "
-                f"cache_limit = {limit}; raise cache_limit, or use protocol L, which keeps nothing"
+                f"the limit of {limit}; raise --limit, or use protocol L, which keeps nothing"
             )
         if len(set(ids)) != len(ids):
             raise ConfigError(f"split {split} names an image twice; its features cannot be kept, use protocol L")
@@ -222,5 +222,7 @@ def _reserve(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> Non
     except OSError as error:
         if error.errno == errno.ENOSPC:
             shutil.rmtree(path.parent, ignore_errors=True)
-            raise DiskFullError(f"{path}: no room for the features; free some space or lower cache_limit") from error
+            raise DiskFullError(
+                f"{path}: no room for the features; free some space, or give --out on another disk"
+            ) from error
         raise

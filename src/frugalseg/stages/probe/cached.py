@@ -1,19 +1,23 @@
 """From images to kept features, and from kept features to batches: protocol `L-cached`."""
 
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.loops.progress import _ProcessedTracker
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import Dataset
 
 from frugalseg.batch import SegBatch
+from frugalseg.errors import ConfigError
 from frugalseg.nn.features import FrozenFeatures
 from frugalseg.nn.inputs import resized
 from frugalseg.stages.probe.cache import CachedSplit, CacheWriter
+from frugalseg.stages.probe.index import read_index
+from frugalseg.stages.probe.order import RowLoader, RowOrder
 from frugalseg.stages.probe.protocols import target
 
 
@@ -62,71 +66,118 @@ def fill(
     return count
 
 
-class _Batches(IterableDataset[FeatureBatch]):
-    """Whole batches of one rank, in the order of an epoch."""
+class _Rows(Dataset[FeatureBatch]):
+    """Batches of a split, addressed by lists of rows."""
 
-    def __init__(
-        self,
-        split: CachedSplit,
-        size: int,
-        place: tuple[int, int],
-        seed: int | None = None,
-        epoch: Callable[[], int] = lambda: 0,
-    ) -> None:
-        self.split, self.size, self.seed, self.epoch = split, size, seed, epoch
-        self.rank, self.world = place
-
-    def _order(self) -> list[list[int]]:
-        count = len(self.split)
-        if self.seed is None:
-            mine = list(range(self.rank, count, self.world))
-            return [mine[begin : begin + self.size] for begin in range(0, len(mine), self.size)]
-        order = np.random.default_rng([self.seed, self.epoch()]).permutation(count).tolist()
-        # a split smaller than one block is one smaller block
-        size = min(self.size, count // self.world)
-        blocks = range(0, count - size * self.world + 1, size * self.world) if size else ()
-        return [order[begin + self.rank * size : begin + (self.rank + 1) * size] for begin in blocks]
+    def __init__(self, split: CachedSplit) -> None:
+        self.split = split
 
     def __len__(self) -> int:
-        return len(self._order())
+        return len(self.split)
 
-    def __iter__(self) -> Iterator[FeatureBatch]:
-        for rows in self._order():
-            features, mask = self.split.rows(rows)
-            yield {"id": [self.split.ids[row] for row in rows], "features": features, "mask": mask}
+    def __getitem__(self, rows: list[int]) -> FeatureBatch:
+        features, mask = self.split.rows(rows)
+        return {"id": [self.split.ids[row] for row in rows], "features": features, "mask": mask}
 
 
 class CachedFeatures(LightningDataModule):
-    """Batches of kept features; no image is read.
+    """Batches of kept features, which `frugalseg cache` has worked out; no image is read.
 
-    Training blocks of `world * batch_size` images are those of one rank with the larger batch; a last incomplete one is
-    left out unless it is the only one. Validation sees every image once, on one rank.
+    Training resumes inside an epoch: `state_dict` holds the position. Validation sees every image once, on one rank.
 
     Args:
-        root: folder of all caches.
-        train: name and digest of the split that is trained on.
-        val: likewise, of the split that is scored.
+        index: the file `cache.json` that the command has written.
         batch_size: images per rank and step.
-        seed: of the order.
+        num_workers: loader processes, which read ahead.
+        seed: of the order; None takes PL_GLOBAL_SEED, else 0.
+
+    Raises:
+        DatasetError: there is no such file, or it is damaged.
+        ConfigError: a number that cannot be meant.
     """
 
-    def __init__(
-        self, root: Path, train: tuple[str, str], val: tuple[str, str], batch_size: int = 60, seed: int = 0
-    ) -> None:
+    def __init__(self, index: str | Path, batch_size: int = 60, num_workers: int = 0, seed: int | None = None) -> None:
         super().__init__()
-        self.root, self.splits, self.batch_size, self.seed = root, {"train": train, "val": val}, batch_size, seed
+        if batch_size < 1 or num_workers < 0:
+            raise ConfigError("data.batch_size must be at least 1, data.num_workers at least 0")
+        self.index = read_index(Path(index))
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
+        self._resume: tuple[int, int, int] | None = None
+        self._train: RowLoader | None = None
 
-    def _loader(self, role: str, seed: int | None) -> DataLoader[FeatureBatch]:
-        trainer = self.trainer
-        place = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        split = CachedSplit(self.root, *self.splits[role])
-        epoch = (lambda: trainer.current_epoch) if trainer is not None else (lambda: 0)
-        return DataLoader(_Batches(split, self.batch_size, place, seed, epoch), batch_size=None)
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.index.num_classes
 
-    def train_dataloader(self) -> DataLoader[FeatureBatch]:
-        """Shuffled batches, another order each epoch."""
-        return self._loader("train", self.seed)
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """K names, in the order of the class ids."""
+        return self.index.class_names
 
-    def val_dataloader(self) -> DataLoader[FeatureBatch]:
+    @property
+    def fold_classes(self) -> tuple[int, ...]:
+        """None: there are no few-shot folds here."""
+        return ()
+
+    @property
+    def digest(self) -> str:
+        """Names of the net, the data and the sizes, one split after the other."""
+        return " ".join(digest for _, digest in (self.index.train, self.index.val))
+
+    @property
+    def split_sizes(self) -> dict[str, int]:
+        """Number of images of each split."""
+        return self.index.images
+
+    def setup(self, stage: str | None = None) -> None:
+        """Forget the position of another fit; Lightning loads a checkpoint after this."""
+        if stage in (None, "fit"):
+            self._resume = self._train = None
+
+    def train_dataloader(self) -> RowLoader:
+        """Shuffled batches, another order each epoch, from where the checkpoint says on."""
+        epoch, start, ahead = self._resume or (self.trainer.current_epoch if self.trainer else 0, 0, 0)
+        self._resume = None
+        split = CachedSplit(self.index.root, *self.index.train)
+        order = RowOrder(len(split), self.batch_size, self.seed, *self._place(), epoch, start, ahead)
+        self._train = self._loader(split, order)
+        return self._train
+
+    def val_dataloader(self) -> RowLoader:
         """All images once."""
-        return self._loader("val", None)
+        split = CachedSplit(self.index.root, *self.index.val)
+        rank, world = self._place()
+        return self._loader(split, RowOrder(len(split), self.batch_size, rank=rank, world=world))
+
+    def state_dict(self) -> dict[str, int]:
+        """Position of a running fit, as that of `frugalseg.data.module.SegmentationData`; {} outside of one."""
+        if self._train is None or self.trainer is None:
+            return {}
+        epoch, batch = self._train.position
+        progress = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.current)
+        batch -= max(0, progress.ready - progress.processed)  # fetched, but its step has not been taken
+        ahead = self.trainer.current_epoch - epoch
+        if batch >= self.trainer.num_training_batches:
+            epoch, batch = epoch + 1, 0
+        return {"epoch": epoch, "batch": batch, "ahead": ahead}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Take a position over for the next train loader.
+
+        Args:
+            state_dict: what `state_dict` gave.
+        """
+        self._resume = state_dict["epoch"], state_dict["batch"], state_dict["ahead"]
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(self, split: CachedSplit, order: RowOrder) -> RowLoader:
+        # its own generator: a loader draws a number per epoch, which would shift the model's random numbers
+        own = torch.Generator().manual_seed(self.seed)
+        return RowLoader(
+            _Rows(split), sampler=order, batch_size=None, num_workers=self.num_workers, generator=own,
+            pin_memory=torch.cuda.is_available(),
+        )  # fmt: skip

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,6 +23,7 @@ from frugalseg.ops.confusion import confusion_matrix, mean_iou, pixel_accuracy
 from frugalseg.optim import poly_factor
 from frugalseg.stages.probe.cached import FeatureBatch
 from frugalseg.stages.probe.heads import FCNHead, LinearHead
+from frugalseg.stages.probe.index import CacheIndex
 from frugalseg.stages.probe.protocols import PROTOCOLS, Name, logits_at, target
 
 
@@ -96,6 +98,29 @@ class LinearProbe(LightningModule):
         if self.trainer.ckpt_path is None:
             self.backbone.load()
 
+    def _check_kept(self) -> None:
+        """Refuse kept features that are not those of our backbone, whose weights are here by now."""
+        index = getattr(getattr(self.trainer, "datamodule", None), "index", None)
+        if isinstance(index, CacheIndex):
+            index.check(self.backbone.digest(), self.backbone.width, self.input_size, self.grid)
+
+    def on_fit_start(self) -> None:
+        """Look at where kept features come from.
+
+        Raises:
+            ConfigError: from another net, or of another size.
+        """
+        self._check_kept()
+
+    def on_validation_start(self) -> None:
+        """Likewise, where nothing is fitted.
+
+        Raises:
+            ConfigError: as before.
+        """
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self._check_kept()
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """What the protocol says, over the head alone."""
         rules, parameters = self.protocol, self.head.parameters()
@@ -120,8 +145,12 @@ class LinearProbe(LightningModule):
             ConfigError: images for `L-cached`, or kept features for another protocol.
         """
         if ("features" in batch) != (self.protocol.name == "L-cached"):
-            have = "kept features" if "features" in batch else "images"
-            raise ConfigError(f"model.protocol is {self.protocol.name}, but the data give {have}; set the other")
+            raise ConfigError(
+                f"model.protocol is {self.protocol.name}, but the data give kept features; set it to L-cached"
+                if "features" in batch
+                else "model.protocol is L-cached, but the data give images; run `frugalseg cache` with this "
+                "configuration, then fit with --data frugalseg.stages.probe.CachedFeatures --data.init_args.index FILE"
+            )
         if "features" in batch:
             features, size, covered = cast(FeatureBatch, batch)["features"].float(), None, None
         else:

@@ -100,8 +100,17 @@ class Retrieval(LightningModule):
         self._memory = None
 
     def training_step(self, batch: SegBatch, batch_idx: int) -> None:
-        """Put images into the memory."""
+        """Put images into the memory.
+
+        Raises:
+            ConfigError: a fit that goes on inside the epoch, without what it knew.
+        """
         if self._memory is None:
+            if batch_idx:
+                raise ConfigError(
+                    "retrieval cannot go on inside its epoch: its memory is in no checkpoint; delete the run's "
+                    "checkpoints, set trainer.enable_checkpointing to false and run again"
+                )
             expected = int(self.trainer.num_training_batches) * len(batch["id"])
             self._memory = Memory(max(1, self.hparams["memory_size"] // expected), self.hparams["seed"])
         images, masks = squared(batch["image"], batch["mask"], self.hparams["input_size"])
