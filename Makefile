@@ -3,8 +3,10 @@
 # Variables: ROOT (data), SEED or SEEDS="0 1 2", RUN (name of a variant of an experiment), CKPT (best|last), SPLITS (scored splits),
 # SEGMENT (segment|segment-r38), AFFINITY (irn|psa, of cti-voc), ROWS (of cti-ablation), OF and PICTURES (of cti-pictures),
 # FOLD, SHOT, METHOD, BACKBONE, PROTOCOL, SELECT (base|novel|last) and PRETRAIN (yes) of dsmf-*,
+# DATA, METHOD, BACKBONE, WEIGHTS (what is judged instead), PROTOCOL, HEAD, LABELS, CLUSTERS, BENCHMARK and OUT of mevt-* (which are
+# in experiments/mevt.mk), REAL (folder of the real samples),
 # ARGS (more settings for every Trainer stage, e.g. ARGS="--trainer.max_steps 30"; ARGS_classify, ARGS_irn, ARGS_psa,
-# ARGS_segment and ARGS_pretrain for one net alone), ONLY (prefix of benchmark rows).
+# ARGS_segment, ARGS_pretrain and ARGS_cache for one net or verb alone), ONLY (prefix of benchmark rows).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -36,7 +38,7 @@ dash = $(if $(1),-$(1))
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-22s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-25s %s\n", $$1, $$2}'
 
 # ---------------------------------------------------------------- set-up and checks
 
@@ -89,7 +91,7 @@ clean: ## remove caches and build files (runs and the environment stay)
 FORCE:
 
 # an empty ARGS_psa leaves no trace: what was made before there was one stays up to date
-SETTINGS_SEEN = ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS) $(ARGS_classify) $(ARGS_irn) $(ARGS_segment)$(ARGS_psa:%= %)$(ARGS_pretrain:%= %)$(if $(filter last,$(SELECT)), SELECT=last)
+SETTINGS_SEEN = ROOT=$(ROOT) CKPT=$(CKPT) ARGS=$(ARGS) $(ARGS_classify) $(ARGS_irn) $(ARGS_segment)$(ARGS_psa:%= %)$(ARGS_pretrain:%= %)$(if $(filter last,$(SELECT)), SELECT=last)$(MEVT_WEIGHTS:%= WEIGHTS=%)$(ARGS_cache:%= %)
 # rewritten only when a variable has changed, so that changed ARGS make stages out of date; `+` also under `make -n`, whose plan
 # would otherwise always show everything
 runs/%/.settings: FORCE
@@ -426,7 +428,7 @@ MINI_METHODS ?= baseline sfc
 # the balanced world is the control of the long tail: the demo needs the plain classifier's logits there, no more
 DEMO_RUNS := longtail-sfc longtail-baseline balanced-baseline
 PRETRAINED := runs/mini-pretrain/seed0/tags
-MINI_TARGETS := demo mini-sfc mini-psa mini-cti mini-cti-chain mini-dsmf
+MINI_TARGETS := demo mini-sfc mini-psa mini-cti mini-cti-chain mini-dsmf mini-mevt mini-mevt-real
 
 # Small CPU steps spend more time in page faults than in arithmetic when glibc hands every freed tensor back to the
 # kernel; keeping the memory makes them about twice as fast (measured: 0.43 s against 1.16 s a step).
@@ -658,3 +660,5 @@ mini-dsmf-scores: $(foreach g,$(DSMF_GROUPS),$(foreach f,$(MINI_FOLDS),$(foreach
 mini-dsmf: $(READY) ## DSMF-Net, its ablations and baselines on the miniature iSAID-5i: three folds, 1 and 5 shots, five base seeds
 	@$(MAKE) --no-print-directory -j2 mini-dsmf-scores
 	$(FS) report $(DSMF_ROWS:%=runs/mini-dsmf-%)
+
+include experiments/mevt.mk

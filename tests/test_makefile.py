@@ -30,7 +30,7 @@ def test_make_alone_prints_help():
         assert f"\n  {target} " in f"\n{listed}", target
 
 
-VERBS = ("fit", "predict", "crf", "walk", "evaluate", "report")
+VERBS = ("fit", "validate", "predict", "crf", "walk", "evaluate", "report", "cache", "pictures", "package")
 
 
 def commands(plan):
