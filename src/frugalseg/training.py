@@ -206,6 +206,10 @@ class SuiteCLI(LightningCLI):
             if counts is not None and self.trainer.is_global_zero and not _is_dry(self.trainer):
                 write_arrays(self.run_folder.path / file, counts())
 
+    def validate(self, model: LightningModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
+        """Validate without Lightning's table, as `test`."""
+        self.trainer.validate(model, datamodule=datamodule, **{**kwargs, "verbose": False})
+
     def test(self, model: LightningModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
         """Test without Lightning's table: `metrics.json` holds the scores, `frugalseg report` shows them."""
         self.trainer.test(model, datamodule=datamodule, **{**kwargs, "verbose": False})

@@ -124,7 +124,6 @@ class Pretrain(LightningModule):
 
     def on_train_batch_start(self, batch: ViewsBatch, batch_idx: int) -> None:
         """Set rate and weight decay of this step."""
-        self._begun = self.global_step
         h, step, total = self.hparams, self.global_step, self.steps
         rate = cosine_schedule(step, total, h["lr"], h["min_lr"], min(int(h["warmup"]), total))
         decay = cosine_schedule(step, total, *h["weight_decay"])
@@ -171,12 +170,11 @@ class Pretrain(LightningModule):
             for weight in self.method.prototypes(self.student):
                 weight.grad = None
 
-    def on_train_batch_end(self, outputs: Any, batch: ViewsBatch, batch_idx: int) -> None:
-        """Move the teacher, once per optimiser step, however many batches it takes."""
-        if self.global_step == self._begun:
-            return
-        # the step has been counted already
-        momentum = cosine_schedule(self.global_step - 1, self.steps, float(self.hparams["momentum"]), 1.0)
+    def optimizer_step(self, *given: Any, **named: Any) -> None:
+        """Let the student learn, then move the teacher: once per step, however many batches it takes."""
+        super().optimizer_step(*given, **named)
+        # not in on_train_batch_end, which comes after the callback that writes the checkpoint; not counted yet
+        momentum = cosine_schedule(self.global_step, self.steps, float(self.hparams["momentum"]), 1.0)
         self.teacher.update(self.student, momentum)
 
     def _reduce(self, value: Tensor) -> Tensor:
