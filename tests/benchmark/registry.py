@@ -19,6 +19,10 @@ CTI = "CTI step, DeiT-S, 20 classes, batch 2 of two views, all terms, clipping a
 DSMF = "DSMF-Net step, frozen ResNet-50, 2 one-shot episodes of 256x256, all terms, clipping and SGD"
 KEPT = "speed-up of five base seeds, 5 shots, 128x128, by prototypes and foreground columns that are kept"
 PRIOR = "prior map of a 60x60 grid, D=2048, every place foreground"
+MEVT = "MEVT step, mevt_tiny, 16 images of 2 x 64 and 2 x 32, all terms, clipping, AdamW and moving average"
+CROPS = "2 x 224 + 8 x 96 pixels"
+DINO_S = "DINO's loss on ViT-S/16, same task, heads and crops"
+PROBE = "linear probe L-cached of mevt_s, 448 pixels, grid 100, 10 epochs"
 STEP = "SFC step, ResNet-50, 21 classes, 2 fresh + 4 bank images of 256x256, two scales, clipping and SGD"
 
 GROUPS = [
@@ -169,6 +173,47 @@ GROUPS = [
         Row("dsmf.prior_chunked_memory_1", "the same, 400 places at a time", "MB"),
         Row("dsmf.prior_full_memory_5", f"memory that it adds to a process: {PRIOR}, 5 shots, all at once", "MB"),
         Row("dsmf.prior_chunked_memory_5", "the same, 400 places at a time", "MB"),
+    ),
+    Group(
+        "tests.benchmark.mevt:step_over_bare",
+        Row("mevt.step_over_bare", f"{MEVT}, over forward and backward of both nets with heads", bound=1.25),
+        Row(
+            "mevt.step_over_bare_with_optimiser", "the same, over the bare nets with all that follows the backward pass"
+        ),
+    ),
+    Group(
+        "tests.benchmark.mevt:shares",
+        Row("mevt.share_sinkhorn", "time of Sinkhorn on that step's points", "%"),
+        Row("mevt.share_sampling", "time of point sampling in that step, forward and backward", "%"),
+        Row("mevt.share_infonce", "time of InfoNCE in that step, forward and backward", "%"),
+    ),
+    Group(
+        "tests.benchmark.mevt:losses_over_naive",
+        Row("mevt.sinkhorn_over_naive", "speed-up of Sinkhorn over loops, that step's points", better="higher"),
+        Row("mevt.infonce_over_naive", "speed-up of InfoNCE, forward, over loops, that step's points", better="higher"),
+    ),
+    Group(
+        "tests.benchmark.mevt_speed:images_per_second",
+        Row("mevt.images_per_second_mevt_s", f"MEVT step, mevt_s, {CROPS}, per CPU second", "images/s", "higher"),
+        Row("mevt.images_per_second_dino_vit_s16", f"{DINO_S}, per CPU second", "images/s", "higher"),
+        Row("mevt.mevt_s_over_dino", "images/s of the first over the second", better="higher"),
+    ),
+    Group(
+        "tests.benchmark.mevt_probe:cached_over_uncached",
+        Row(
+            "mevt.probe_cached_over_uncached", f"speed-up of the {PROBE}, cache filled first", better="higher", bound=5
+        ),
+        Row("mevt.probe_ready_cache_over_uncached", "the same, cache there already", better="higher"),
+    ),
+    Group(
+        "tests.benchmark.mevt_speed:gpu",
+        Row("mevt.gpu_images_per_second_mevt_s", f"MEVT step on a GPU, bf16, mevt_s, {CROPS}", "images/s", "higher"),
+        Row("mevt.gpu_images_per_second_dino_vit_s16", f"{DINO_S}, on that GPU", "images/s", "higher"),
+        Row("mevt.gpu_mevt_s_over_dino", "images/s of the first over the second", better="higher"),
+        Row("mevt.gpu_peak_memory_mevt_s", "peak memory of that MEVT step", "MB"),
+        Row("mevt.gpu_peak_memory_dino_vit_s16", "peak memory of that step of DINO", "MB"),
+        Row("mevt.gpu_matrix_share_mevt_s", "MEVT's operations per second over those of bf16 products", "%", "higher"),
+        Row("mevt.gpu_matrix_share_dino_vit_s16", "the same of DINO's step", "%", "higher"),
     ),
     Group(
         "tests.benchmark.evaluate:sweep_over_single",
