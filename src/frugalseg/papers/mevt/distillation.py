@@ -63,7 +63,7 @@ class SelfDistillation(nn.Module):
             raise ConfigError(
                 "model.init_args.rule.masked: this net takes no masks; set changes.mask_token to true, or masked to 0"
             )
-        return Student(backbone, self.sizes, self.rule.parts)
+        return Student(backbone, self.sizes, self.rule.parts, bool(self.rule.masked))
 
     def prototypes(self, student: nn.Module) -> list[nn.Parameter]:
         """Those that are held still in the first steps."""
@@ -133,7 +133,8 @@ class SelfDistillation(nn.Module):
     ) -> None:
         """L_p."""
         rule = self.rule
-        if len(matches.image) > rule.most_points:
+        # how many there could be is known to all ranks; how many there are differs between them
+        if priority.numel() > rule.most_points:
             matches = matches.take(choose_points(matches, priority, rule.most_points // max(len(priority), 1)))
         with torch.no_grad():
             points: Tensor = teacher.module.dense_head(matches.teacher)  # type: ignore[operator]

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from frugalseg.papers.mevt.matching import image_noise
 
-_APART = 1 << 32
-"""Added to an image's seed, a number of 32 bits, so that masks and points are drawn apart."""
+_APART = 0x5DEECE66
+"""Flips bits of an image's seed, so that masks and points are drawn apart; torch's generator reads 32 bits alone."""
 
 
 def draw_masks(seeds: Sequence[int], views: int, grid: tuple[int, int], ratio: tuple[float, float]) -> Tensor:
@@ -24,7 +24,7 @@ def draw_masks(seeds: Sequence[int], views: int, grid: tuple[int, int], ratio: t
         (views, B, *grid) bool in main memory.
     """
     blocks = grid[0] * grid[1]
-    noise = image_noise([seed + _APART for seed in seeds], views, 2 + blocks)
+    noise = image_noise([seed ^ _APART for seed in seeds], views, 2 + blocks)
     part = ratio[0] + noise[..., 1] * (ratio[1] - ratio[0])
     count = torch.where(noise[..., 0] < 0.5, 0, (part * blocks).round())
     rank = noise[..., 2:].argsort(dim=-1).argsort(dim=-1)

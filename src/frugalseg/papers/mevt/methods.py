@@ -59,6 +59,10 @@ def create_method(name: str, rule: Mapping[str, Any], heads: Mapping[str, Any]) 
         raise ConfigError(
             f"model.init_args.rule or heads: {error}; see papers.mevt.{where}, papers.mevt.student.HeadSizes"
         ) from None
+    for key, default in kind._field_defaults.items():
+        value = getattr(made, key)
+        if isinstance(default, tuple) and not (isinstance(value, tuple) and len(value) == len(default)):
+            raise ConfigError(f"model.init_args.rule.{key} is {value!r}; it takes {len(default)} values")
     if name == "dino":
         if rule.get("weights") is not None:
             raise ConfigError("model.init_args.rule.weights: method dino is the global term alone; leave them out")

@@ -46,9 +46,12 @@ class Student(nn.Module):
         backbone: gives `Dense`; has `width` D of the dense features and `token_width` C4.
         sizes: of the heads.
         parts: which heads there are: `global`, `prototype`, `pixel`, and `region` on the cells of the last stage.
+        masks: whether the backbone will be given masks.
     """
 
-    def __init__(self, backbone: nn.Module, sizes: HeadSizes, parts: Collection[str] = PARTS) -> None:
+    def __init__(
+        self, backbone: nn.Module, sizes: HeadSizes, parts: Collection[str] = PARTS, masks: bool = False
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         width, token_width = int(backbone.width), int(backbone.token_width)  # type: ignore[arg-type]
@@ -64,7 +67,7 @@ class Student(nn.Module):
         if "region" in parts:
             self.region_head = Head(token_width, sizes.global_hidden, sizes.outputs, sizes.norm)
             self.region_prototypes = Prototypes(sizes.outputs, sizes.global_prototypes)
-        freeze_idle(backbone, bool({"prototype", "pixel"} & set(parts)), bool({"global", "region"} & set(parts)))
+        freeze_idle(backbone, bool({"prototype", "pixel"} & set(parts)), bool({"global", "region"} & set(parts)), masks)
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> Dense:
         """What the backbone makes of images (N, 3, H, W); heads are applied to the points that a step chooses."""
@@ -87,16 +90,19 @@ class Student(nn.Module):
         return found
 
 
-def freeze_idle(backbone: nn.Module, dense: bool, last: bool) -> None:
+def freeze_idle(backbone: nn.Module, dense: bool, last: bool, masks: bool = False) -> None:
     """Say of those parts of MEVT that no loss reaches that they do not learn.
 
     Args:
         backbone: any.
         dense: whether a loss reads its dense features.
         last: whether one reads its token or its last stage.
+        masks: whether it will be given masks.
     """
     if not isinstance(backbone, MEVT):
         return
+    if backbone.encoder.mask_token is not None:
+        backbone.encoder.mask_token.requires_grad_(masks)
     if backbone.decoder is not None:
         backbone.decoder.requires_grad_(dense)
     elif not last:

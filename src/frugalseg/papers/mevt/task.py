@@ -119,7 +119,7 @@ class Pretrain(LightningModule):
     def configure_optimizers(self) -> AdamW:
         """AdamW; rate and weight decay are set at every step."""
         named = list(self.student.named_parameters())
-        tokens = [name for name, _ in named if name.endswith(("token", "pos_embed"))]
+        tokens = [name for name, _ in named if name.endswith(("token", "pos_embed", "bias_table"))]
         return AdamW(decayed_groups(named, self.hparams["weight_decay"][0], tokens), self.hparams["lr"])
 
     def on_train_batch_start(self, batch: ViewsBatch, batch_idx: int) -> None:
