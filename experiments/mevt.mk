@@ -245,7 +245,7 @@ real_given = $(CPU) --run.name "$(2)" --seed_everything $(1) --run.wandb false -
 
 runs/mini-mevt-real/seed0/pretrain/done.json: $(MINI_MEVT)/real-pretrain.yaml experiments/_base/trainer.yaml experiments/_base/cpu.yaml \
   runs/mini-mevt-real/.settings | $(READY)
-	OMP_NUM_THREADS=2 $(FS) fit $(BASE) --config $(MINI_MEVT)/real-pretrain.yaml $(call real_given,0,) $(ARGS_pretrain)
+	$(FS) fit $(BASE) --config $(MINI_MEVT)/real-pretrain.yaml $(call real_given,0,) $(ARGS_pretrain)
 
 # $(1) seed
 define mini_mevt_real
@@ -263,7 +263,7 @@ $(foreach s,$(MEVT_SEEDS),$(eval $(call mini_mevt_real,$(s))))
 mini-mevt-real-scores: $(foreach s,$(MEVT_SEEDS),runs/mini-mevt-real/seed$(s)/probe/done.json runs/mini-mevt-real-random/seed$(s)/probe/done.json)
 
 mini-mevt-real: $(READY) ## mevt_xs pretrained on the real VOC sample for 20 minutes, probed against random numbers; REAL=folder of the samples
-	@# alone, with both cores
+	@# first, as both probes may then run side by side
 	@$(MAKE) --no-print-directory runs/mini-mevt-real/seed0/pretrain/done.json
 	@$(MAKE) --no-print-directory -j2 mini-mevt-real-scores
 	$(FS) report runs/mini-mevt-real runs/mini-mevt-real-random

@@ -26,7 +26,12 @@ def standard(x, weight=1.0, bias=0.0):
 
 
 def oracle(head, x, norm):
-    """Linear, (batch norm), GELU for each hidden layer; linear, (batch norm without weights); l2-norm."""
+    """As `projection`; l2-norm."""
+    return np.array([row / math.sqrt(sum(row**2)) for row in projection(head, x, norm)])
+
+
+def projection(head, x, norm):
+    """Linear, (batch norm), GELU for each hidden layer; linear, (batch norm without weights)."""
     p = [value.detach().numpy() for value in head.parameters()]
     while len(p) > 2:
         x = x @ p[0].T + p[1]
@@ -35,9 +40,7 @@ def oracle(head, x, norm):
             x, p = standard(x, p[0], p[1]), p[2:]
         x = np.vectorize(lambda v: 0.5 * v * (1 + math.erf(v / math.sqrt(2))))(x)
     x = x @ p[0].T + p[1]
-    if norm:
-        x = standard(x)
-    return np.array([row / math.sqrt(sum(row**2)) for row in x])
+    return standard(x) if norm else x
 
 
 @pytest.mark.parametrize("norm", [False, True])

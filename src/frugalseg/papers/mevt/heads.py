@@ -48,12 +48,17 @@ class Head(nn.Module):
         Raises:
             ValueError: one row alone in training with batch norms: it would be normed to zero.
         """
+        return unit(self.project(x))
+
+    def project(self, x: Tensor) -> Tensor:
+        """As `forward`, but of any length and in the precision of the layers."""
         if self.norm and self.training and len(x) < 2:
             raise ValueError(
                 f"a head with BatchNorm cannot train on {len(x)} row: "
                 "use a batch of 2 or more, or heads with norm=False"
             )
-        return unit(self.layers(x))
+        found: Tensor = self.layers(x)
+        return found
 
 
 class Prototypes(nn.Module):

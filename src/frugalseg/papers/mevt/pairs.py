@@ -74,8 +74,8 @@ class PairStudent(nn.Module):
         return found
 
     def cells(self, maps: Tensor) -> Tensor:
-        """(B, T, D) cells -> (B, T, E) unit vectors of the head."""
-        found: Tensor = self.pixel_head(maps.flatten(0, 1))
+        """(B, T, D) cells -> (B, T, E) projections of any length: the losses norm them."""
+        found: Tensor = self.pixel_head.project(maps.flatten(0, 1))
         return found.view(*maps.shape[:2], -1)
 
 
@@ -119,12 +119,12 @@ class DenseCL(nn.Module):
         own, theirs = student(ask), teacher(answer)
         own_cells, their_cells = (_cells(maps, self.rule.grid) for maps in (own.features, theirs.features))
         with torch.no_grad():
-            key: Tensor = teacher.module.global_head(theirs.token)  # type: ignore[operator]
+            key = unit(teacher.module.global_head.project(theirs.token))  # type: ignore[union-attr, operator]
             keys: Tensor = teacher.module.cells(their_cells)  # type: ignore[operator]
         heat, queues = self.rule.temperature, (self.images.rows.T, self.means.rows.T)
         match = closest(own_cells, their_cells)
         parts = {
-            "global": queue_contrast(student.global_head(own.token), key, queues[0], heat),
+            "global": queue_contrast(student.global_head.project(own.token), key, queues[0], heat),
             "dense": dense_contrast(student.cells(own_cells), keys, match, queues[1], heat),
         }
         total = (1 - self.rule.dense) * parts["global"] + self.rule.dense * parts["dense"]
@@ -139,6 +139,8 @@ class DenseCL(nn.Module):
 
 class PixPro(nn.Module):
     """Cells that lie close to each other in the image agree, once the student's have been propagated; no negatives.
+
+    The loss is the sum of both directions, as in PixPro's code.
 
     Args:
         rule: settings.
@@ -158,7 +160,7 @@ class PixPro(nn.Module):
         return []
 
     def terms(self, student: PairStudent, teacher: EMATeacher, batch: ViewsBatch, moment: Moment) -> Terms:
-        """Loss of a batch, the mean over both directions.
+        """Loss of a batch.
 
         Args:
             student: in training mode.
@@ -179,7 +181,7 @@ class PixPro(nn.Module):
         close = cell_distance(box[0], box[1], (size, size)) < self.rule.distance
         there = pixel_consistency(spread[0], target[1], close)
         back = pixel_consistency(spread[1], target[0], close.transpose(1, 2))
-        loss = (there + back) / 2
+        loss = there + back
         return Terms(loss, {"pixel": loss}, {"embedding_std": _spread(theirs), "positives": close.float().mean()}, {})
 
     def update(self, terms: Terms, moment: Moment) -> None:
@@ -211,5 +213,5 @@ def _grid(cells: Tensor, size: int) -> Tensor:
 
 
 def _spread(cells: Tensor) -> Tensor:
-    """Standard deviation per channel of unit vectors; about 1 / sqrt(E) unless they collapse."""
-    return cells.detach().flatten(0, 1).std(dim=0).mean()
+    """Standard deviation per channel of cells as unit vectors; about 1 / sqrt(E) unless they collapse."""
+    return unit(cells.detach()).flatten(0, 1).std(dim=0).mean()
