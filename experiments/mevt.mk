@@ -35,6 +35,14 @@ $(call mevt_one_of,mevt-pictures,BENCHMARK,$(MEVT_BENCHMARKS))
 $(if $(filter mevt-%-coco,$(MAKECMDGOALS)),$(call mevt_one_of,mevt-,LABELS,27 171 things12 stuff15),$(if $(filter mevt-%,$(MAKECMDGOALS)),$(if $(LABELS),$(error LABELS=$(LABELS): only mevt-*-coco has a choice of labels))))
 $(if $(filter mevt-pretrain,$(MAKECMDGOALS)),$(if $(filter-out mevt-pretrain,$(MAKECMDGOALS)),$(error mevt-pretrain: ask for it alone, as ROOT and ARGS are of one target)))
 
+# an overlay replaces what an earlier one has set: of each line one METHOD at most
+mevt_at_most_one = $(if $(filter mevt-%,$(MAKECMDGOALS)),$(if $(word 2,$(filter $(1),$(METHOD))),$(error METHOD=$(METHOD): $(filter $(1),$(METHOD)) set the same thing; write one of them)))
+$(call mevt_at_most_one,tiny xs vit-s16 resnet50)
+$(call mevt_at_most_one,no-context no-decoder stride-8 ibot vit-s16 resnet50)
+$(call mevt_at_most_one,dino densecl pixpro ibot esvit)
+$(foreach m,$(if $(filter mevt-%,$(MAKECMDGOALS)),$(METHOD)),$(if $(wildcard $(MEVT)/method/$(m).yaml),,$(error METHOD=$(m): there is no $(MEVT)/method/$(m).yaml; there are $(sort $(notdir $(basename $(wildcard $(MEVT)/method/*.yaml)))))))
+$(foreach b,$(if $(filter mevt-%,$(MAKECMDGOALS)),$(BACKBONE)),$(if $(wildcard $(MEVT)/backbone/$(b).yaml),,$(error BACKBONE=$(b): there is no $(MEVT)/backbone/$(b).yaml; there are $(sort $(notdir $(basename $(wildcard $(MEVT)/backbone/*.yaml)))))))
+
 # the pretraining: its name, and its YAMLs in order
 MEVT_NAME := $(call join_words,$(filter-out imagenet,$(DATA)) $(METHOD) $(RUN))
 MEVT_OVERLAYS := $(patsubst %,$(MEVT)/data/%.yaml,$(filter-out imagenet,$(DATA))) $(METHOD:%=$(MEVT)/method/%.yaml)
@@ -65,6 +73,8 @@ MEVT_NET := $(or $(BACKBONE),$(patsubst tiny,mevt_tiny,$(patsubst xs,mevt_xs,$(p
 MEVT_OWN := $(if $(MEVT_NET),$(filter mevt_% %-ours $(filter $(METHOD),resnet50),$(MEVT_NET)),yes)
 mevt_option.no-context := context false
 mevt_option.no-decoder := decoder false
+# of a preset of MEVT, DINO's loss does not reach the decoder: what it has taught is judged, F3
+mevt_option.dino := $(if $(filter vit-s16 resnet50,$(METHOD)),,.options.decoder false --model.init_args.backbone.partial true)
 mevt_option.stride-8 := output_stride 8
 mevt_option.resnet50 := .prefix teacher.module.backbone.net.
 mevt_labels.171 := stuff171
@@ -180,7 +190,7 @@ mevt-retrieval-cityscapes: $(call mevt_stages,cityscapes,retrieval) ## the same 
 # what others can use, and see; WEIGHTS: another checkpoint of mevt-pretrain than DATA, METHOD, RUN and SEED name
 MEVT_OUT := $(or $(OUT),runs/mevt-pretrain$(call dash,$(MEVT_NAME))/seed$(SEED))
 mevt_pictured.coco := coco-stuff27
-MEVT_FINISHED = $(wildcard $(MEVT_BENCHMARKS:%=runs/mevt-%*/seed*/*/done.json))
+MEVT_FINISHED = $(foreach f,$(wildcard $(MEVT_BENCHMARKS:%=runs/mevt-%*/seed*/*/done.json)),$(if $(findstring .old-,$(f)),,$(f)))
 mevt-pictures: $(READY) $(if $(WEIGHTS),,$(call mevt_pretrained,$(SEED))/done.json) ## components, clusters, matched points and neighbours of BENCHMARK=voc, PICTURES=6 val images
 	$(FS) pictures $(call mevt_checkpoint,$(SEED)) --data $(or $(mevt_pictured.$(BENCHMARK)),$(BENCHMARK)) --root $(or $(ROOT),$(mevt_root.$(BENCHMARK))) \
 	  --images $(PICTURES) --out $(MEVT_OUT)/pictures-$(BENCHMARK)
@@ -188,7 +198,7 @@ mevt-pictures: $(READY) $(if $(WEIGHTS),,$(call mevt_pretrained,$(SEED))/done.js
 # finished runs that judged these weights
 mevt_scores = $(strip $(foreach f,$(MEVT_FINISHED),$(if $(findstring "weights": "$(call mevt_checkpoint,$(SEED))",$(file <$(dir $(f))provenance.json)),$(patsubst %/,%,$(dir $(f))))))
 mevt-package: $(READY) $(if $(WEIGHTS),,$(call mevt_pretrained,$(SEED))/done.json) ## the teacher's backbone as safetensors with a model card of the scores that there are; OUT=<folder>
-	$(FS) package $(call mevt_checkpoint,$(SEED)) --out $(MEVT_OUT)/package --overwrite $(if $(mevt_scores),--scores $(mevt_scores))
+	$(FS) package $(call mevt_checkpoint,$(SEED)) --out $(MEVT_OUT)/package --overwrite $(if $(mevt_scores),--matching --scores $(mevt_scores))
 
 mevt-table: $(READY) ## every probe, fine-tuning, clustering and retrieval that has finished, in one table
 	$(if $(MEVT_FINISHED),$(FS) report $(sort $(foreach f,$(MEVT_FINISHED),runs/$(word 2,$(subst /, ,$(f))))),$(error mevt-table: nothing has finished yet; run make mevt-probe-voc or another of mevt-*))

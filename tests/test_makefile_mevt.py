@@ -113,7 +113,7 @@ def test_labels_of_coco_stuff_have_runs_of_their_own():
 OURS = f"runs/mevt-pretrain{{}}-{PLANNED}/seed3/pretrain/checkpoints/last.ckpt"
 NETS = {
     "": ("", OURS.format(""), {}),
-    "DATA=coco METHOD=dino": ("", OURS.format("-coco-dino"), {}),
+    "DATA=coco METHOD=dino": ("", OURS.format("-coco-dino"), {"options.decoder": "false", "partial": "true"}),
     "METHOD=xs": ("mevt_xs", OURS.format("-xs"), {}),
     "METHOD=vit-s16": ("vit-s16-ours", OURS.format("-vit-s16"), {}),
     "METHOD=resnet50": ("resnet50", OURS.format("-resnet50"), {"prefix": "teacher.module.backbone.net."}),
@@ -192,8 +192,8 @@ def test_the_command_in_the_header_of_an_experiment_uses_it(path, words):
         ("mevt-finetune-coco HEAD=fcn", "experiments/mevt/coco/fcn-finetune.yaml"),
         ("mevt-cluster-ade20k PROTOCOL=K2", "experiments/mevt/ade20k/cluster-k2.yaml"),
         ("mevt-probe-voc PROTOCOL=M HEAD=fcn", "experiments/mevt/voc/fcn-m.yaml"),
-        ("mevt-probe-voc BACKBONE=swin", "experiments/mevt/backbone/swin.yaml"),
-        ("mevt-pretrain METHOD=moco", "experiments/mevt/method/moco.yaml"),
+        ("mevt-probe-voc BACKBONE=swin", "BACKBONE=swin: there is no experiments/mevt/backbone/swin.yaml"),
+        ("mevt-pretrain METHOD=moco", "METHOD=moco: there is no experiments/mevt/method/moco.yaml"),
         ("mevt-pretrain DATA=flickr", "DATA=flickr"),
         ("mevt-probe-voc HEAD=own", "HEAD=own"),
         ("mevt-probe-voc PROTOCOL=K1", "PROTOCOL=K1"),
@@ -216,6 +216,31 @@ def test_what_cannot_be_meant_is_refused_in_one_line_before_anything_runs(words,
     assert refused.returncode != 0
     assert named in refused.stderr and refused.stderr.count("\n") == 1
     assert "frugalseg" not in refused.stdout
+
+
+@pytest.mark.parametrize(
+    "methods", ["tiny xs", "tiny vit-s16", "no-context stride-8", "ibot no-decoder", "dino esvit", "ibot esvit"]
+)
+def test_methods_that_set_the_same_thing_are_refused(methods):
+    refused = subprocess.run(
+        ["make", "-n", "mevt-pretrain", f"METHOD={methods}", f"RUN={PLANNED}"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert refused.returncode != 0 and refused.stderr.count("\n") == 1
+    assert f"{methods} set the same thing" in refused.stderr
+
+
+def test_dino_with_a_transformer_is_judged_on_its_own_map():
+    plan = make("-n", "mevt-probe-voc", "SEED=3", f"RUN={PLANNED}", "METHOD=dino vit-s16")
+    line = only(commands(plan), "fit")
+    assert setting(line, "model.init_args.backbone.partial") is None
+    assert configs(line)[1:] == ["experiments/mevt/backbone/vit-s16-ours.yaml"]
+
+
+def test_those_that_see_two_views_alone_ask_for_no_others():
+    for name in ("densecl", "pixpro"):
+        overlay = yaml.safe_load((MEVT / f"method/{name}.yaml").read_text())
+        assert overlay["data"]["init_args"]["recipe"]["init_args"]["local_views"] == 0
 
 
 # ---------------------------------------------------------------- in miniature

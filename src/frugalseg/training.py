@@ -23,7 +23,7 @@ from frugalseg.callbacks.loggers import csv_logger, hush, wandb_logger
 from frugalseg.callbacks.provenance import Provenance, describe
 from frugalseg.commands.parsing import one_line
 from frugalseg.data.episode_files import files_of
-from frugalseg.errors import CheckpointError, ConfigError
+from frugalseg.errors import CheckpointError, ConfigError, DatasetNotFoundError
 from frugalseg.run import Run, RunFolder, config_identity, data_digests, file_digest, folder_digest, write_arrays
 
 COMMAND: list[str] = []
@@ -285,6 +285,10 @@ def _input_digests(config: Namespace) -> dict[str, str]:
     """Digests of the files that a stage starts from: checkpoint, weights, and the lists of the data."""
     init = config["model"].get("init_args") or {}
     data = config["data"].get("init_args") or {}
+    root = Path(str(data.get("root") or "."))
+    if not root.is_dir():
+        # before the run folder is claimed: a mistyped root must not move finished work aside
+        raise DatasetNotFoundError(f"{root}: does not exist; set data.root to the folder of the data")
     given = {"ckpt_path": config.get("ckpt_path"), "tags": data.get("tags"), "index": data.get("index")}
     given |= {name: init.get(name) for name in ("weights", "stem_weights")}
     backbone = init.get("backbone")

@@ -59,7 +59,7 @@ def test_seeds_of_one_setting_are_one_row(tmp_path):
          ("vit_small_patch16_224, stages -1, 5, vit_small_patch16_224.dino",)),
         ({"features": {"name": "resnet50", "weights": "some/where/net.safetensors"}}, ("resnet50, net.safetensors",)),
         ({"_class_path": "a.Clustering", "protocol": "K2", "clusters": None, "mirror": True, "seeds": 5, "grid": None, "input_size": 320},
-         ("K2, 21 clusters, 320 px, mirrored too, 5 starts",)),
+         ("K2, 21 clusters, 320 px, mirrored too, 5 runs of k-means",)),
         ({"_class_path": "a.Retrieval", "neighbours": 30, "memory_size": 1000000, "grid": None, "input_size": 512},
          ("retrieval, 30 of 1,000,000 neighbours, 512 px",)),
         ({"_class_path": "a.FineTune", "head": "upernet", "width": None}, ("fine-tuning, upernet, 25 epochs", "-")),

@@ -53,6 +53,12 @@ def test_a_run_folder_holds_what_the_design_says(trained, read_yaml):
     assert steps == [0, 1, 2, 3, 4]
 
 
+def test_a_mistyped_root_leaves_what_was_finished_where_it_is(words, trained, tmp_path, capsys):
+    assert main(words("fit", "--data.init_args.root", str(tmp_path / "nowhere"))) == 2
+    assert "does not exist; set data.root" in capsys.readouterr().err
+    assert (trained / "done.json").is_file() and not [p for p in trained.parent.iterdir() if ".old-" in p.name]
+
+
 def test_a_finished_stage_is_not_done_again_and_a_changed_one_moves_aside(words, trained, capsys):
     before = (trained / "checkpoints/last.ckpt").stat().st_mtime_ns
     fit(words)

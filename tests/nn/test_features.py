@@ -6,6 +6,7 @@ import torch
 
 from frugalseg.errors import ConfigError, WeightsError
 from frugalseg.nn.features import Backbone, FrozenBackbone, FrozenFeatures
+from frugalseg.papers.mevt.model import create
 from tests.stages.toys import own
 
 VIT = {"embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": 32}
@@ -109,3 +110,21 @@ def test_what_cannot_be_built_is_refused(settings):
 def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="multiples of 4"):
         FrozenBackbone(own("Pooled")).dense(torch.zeros(1, 3, 30, 32))
+
+
+def test_more_tensors_than_an_own_net_has_are_refused_unless_parts_are_meant_to_be_left_out(tmp_path):
+    """Another net's weights would be judged without a part of it, and nothing would tell."""
+    prefix = "teacher.module.backbone."
+    whole = create("mevt_tiny", mask_token=True)
+    file = tmp_path / "whole.ckpt"
+    torch.save({"state_dict": {prefix + name: tensor for name, tensor in whole.state_dict().items()}}, file)
+    name = "frugalseg.papers.mevt.model:create"
+    told = {"weights": str(file), "prefix": prefix}
+    cut = FrozenBackbone(Backbone(name, options={"preset": "mevt_tiny", "decoder": False}, **told))
+    with pytest.raises(WeightsError, match=r"decoder\.\S+ and \d+ more tensors have no place in this net"):
+        cut.load()
+    FrozenBackbone(Backbone(name, options={"preset": "mevt_tiny"}, **told)).load()
+    meant = FrozenBackbone(Backbone(name, options={"preset": "mevt_tiny", "decoder": False}, partial=True, **told))
+    meant.load()
+    image = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(meant.dense(image), whole.eval()(image).stages[2])

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from frugalseg.analysis.model_card import data_of
 from frugalseg.analysis.seeds import Aggregate, aggregate, csv_text, read_metrics
 from frugalseg.errors import RunFolderError
 from frugalseg.run import read_json, write_json, write_text
@@ -110,26 +111,17 @@ def read_facts(path: Path) -> Facts:
         settings, identity = record["hyperparameters"], record["identity"]
         task = str(settings["_class_path"]).rsplit(".", 1)[-1]
         told = PROTOCOLS[task](settings) if task in PROTOCOLS else task
-        data, trainer = identity["data"], identity["trainer"]
+        trainer = identity["trainer"]
         length = _length(trainer) if task in ("LinearProbe", "FineTune") else ""
         width = settings.get("width")
         return Facts(
-            _benchmark(data, settings["num_classes"]),
+            f"{data_of(identity)}, {settings['num_classes']} classes",
             _backbone(settings["features"]),
             told + (f", {length}" if length else ""),
             "-" if width is None else str(width),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{path}: does not tell what was judged ({error!r}); run the stage again") from error
-
-
-def _benchmark(data: Mapping[str, Any], classes: int) -> str:
-    """Benchmark and number of classes."""
-    name, init = str(data["class_path"]).rsplit(".", 1)[-1], data.get("init_args") or {}
-    index = Path(str(init.get("index") or ""))
-    if "index" in init:
-        name = str(read_json(index).get("benchmark")) if index.is_file() else "kept features"
-    return f"{name}, {classes} classes"
 
 
 def _backbone(features: Mapping[str, Any]) -> str:
@@ -167,7 +159,7 @@ def _probe(settings: Mapping[str, Any]) -> str:
 def _clusters(settings: Mapping[str, Any]) -> str:
     count = settings.get("clusters") or settings["num_classes"]
     mirror = ", mirrored too" if settings.get("mirror") else ""
-    return f"{settings['protocol']}, {count} clusters{_sizes(settings)}{mirror}, {settings['seeds']} starts"
+    return f"{settings['protocol']}, {count} clusters{_sizes(settings)}{mirror}, {settings['seeds']} runs of k-means"
 
 
 def _retrieval(settings: Mapping[str, Any]) -> str:

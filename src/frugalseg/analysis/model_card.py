@@ -51,17 +51,30 @@ def read_score(run: Path, checkpoint: Path) -> Score:
         raise RunFolderError(f"{run}: has no done.json, so it did not finish; give a finished run to --scores")
     metrics, record = read_json(run / "metrics.json"), read_json(run / "provenance.json")
     identity = record.get("identity") or {}
+    if not judged_by(run, checkpoint):
+        raise RunFolderError(f"{run}: judged other weights than {checkpoint}; leave it out of --scores")
+    values = {key: float(value) for key, value in metrics.items() if key.startswith(("val/", "test/"))}
     model = identity.get("model") or {}
-    judged = ((model.get("init_args") or {}).get("backbone") or {}).get("weights")
+    task = str(model.get("class_path", "")).rsplit(".", 1)[-1]
+    head = (model.get("init_args") or {}).get("head")
+    return Score(run.as_posix(), f"{task}, {head}" if head else task, data_of(identity), _protocol(metrics), values)
+
+
+def judged_by(run: Path, checkpoint: Path) -> bool:
+    """Whether a run judged a checkpoint as it is now.
+
+    Args:
+        run: its folder.
+        checkpoint: the file.
+    """
+    identity = read_json(run / "provenance.json").get("identity") or {}
+    backbone = ((identity.get("model") or {}).get("init_args") or {}).get("backbone")
+    named = backbone.get("weights") if isinstance(backbone, Mapping) else None
     # what the run has read; runs from before that was noted only name the file
     digest = (identity.get("inputs") or {}).get("backbone.weights")
-    if digest is None and judged is not None and Path(judged).is_file():
-        digest = file_digest(Path(judged))
-    if digest != file_digest(checkpoint):
-        raise RunFolderError(f"{run}: judged {judged or 'random numbers'}, not {checkpoint}; leave it out of --scores")
-    values = {key: float(value) for key, value in metrics.items() if key.startswith(("val/", "test/"))}
-    task = str(model.get("class_path", "")).rsplit(".", 1)[-1]
-    return Score(run.as_posix(), task, data_of(identity), _protocol(metrics), values)
+    if digest is None and named is not None and Path(named).is_file():
+        digest = file_digest(Path(named))
+    return bool(digest == file_digest(checkpoint))
 
 
 def data_of(identity: Mapping[str, Any]) -> str:
@@ -70,7 +83,13 @@ def data_of(identity: Mapping[str, Any]) -> str:
     Args:
         identity: of `provenance.json`.
     """
-    name = str((identity.get("data") or {}).get("class_path", "")).rsplit(".", 1)[-1]
+    data = identity.get("data") or {}
+    name, init = str(data.get("class_path", "")).rsplit(".", 1)[-1], data.get("init_args") or {}
+    index = Path(str(init.get("index") or ""))
+    if "index" in init:
+        name = str(read_json(index).get("benchmark")) if index.is_file() else "kept features"
+    if limit := init.get("limit"):
+        name += f" (first {limit:,} images of each split)"
     return f"a synthetic world in the layout of {name}" if "world.json" in (identity.get("inputs") or {}) else name
 
 

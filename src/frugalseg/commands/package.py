@@ -16,7 +16,7 @@ from safetensors.torch import save
 from timm.models import get_pretrained_cfg
 
 import frugalseg.papers.mevt.timm_entry  # noqa: F401 - timm gets to know the presets
-from frugalseg.analysis.model_card import Score, data_of, model_card, read_score
+from frugalseg.analysis.model_card import Score, data_of, judged_by, model_card, read_score
 from frugalseg.data.io import write_atomic
 from frugalseg.errors import CheckpointError, RunFolderError
 from frugalseg.predictor.features import FeaturePredictor
@@ -34,6 +34,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--scores", type=Path, nargs="+", default=[], metavar="RUN", help="finished runs that judged it"
     )
+    parser.add_argument("--matching", action="store_true", help="of --scores, leave out what judged other weights")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing package")
     options = parser.parse_args(argv)
     out: Path = options.out
@@ -41,7 +42,8 @@ def run(argv: list[str]) -> int:
     if not options.checkpoint.is_file() or options.checkpoint.suffix == ".safetensors":
         raise CheckpointError(f"{options.checkpoint}: is no checkpoint; give a file of `frugalseg fit`")
     source = read_source(options.checkpoint)
-    scores = [read_score(folder, source.path) for folder in options.scores]
+    runs = [folder for folder in options.scores if not options.matching or judged_by(folder, source.path)]
+    scores = [read_score(folder, source.path) for folder in runs]
     write_package(source, out, scores)
     print(f"{out}: {WEIGHTS}, {CONFIG}, {CARD}; open it with frugalseg.load({str(out)!r})")
     return 0

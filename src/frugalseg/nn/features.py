@@ -52,6 +52,7 @@ class Backbone:
         stages: of a timm net, whose maps are concatenated; -1 is the last one. Maps are resized to the largest.
         multiple: sides that the net needs; null for the stride of a timm net, and 32 for an own net.
         options: further arguments of the net.
+        partial: whether the file may hold more of an own net than is built, such as a decoder that is left out.
     """
 
     name: str = "vit_small_patch16_224"
@@ -60,6 +61,7 @@ class Backbone:
     stages: tuple[int, ...] = (-1,)
     multiple: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    partial: bool = False
 
 
 class TimmDense(nn.Module):
@@ -165,7 +167,7 @@ class FrozenBackbone(nn.Module):
         """Name of what the net is and of all its tensors."""
         known = asdict(self.settings)
         # where the numbers came from does not matter; the numbers do
-        known = {key: value for key, value in known.items() if key not in ("weights", "prefix")}
+        known = {key: value for key, value in known.items() if key not in ("weights", "prefix", "partial")}
         told = json.dumps(known, sort_keys=True, default=str)
         return hashlib.sha256(f"{told} {digest_of_net(self.net)}".encode()).hexdigest()
 
@@ -228,13 +230,14 @@ def load_into(net: nn.Module, settings: Backbone) -> None:
         WeightsError: the file is missing or unreadable, or does not fit.
     """
     if settings.weights is not None and (settings.prefix or ":" in settings.name):
-        _load_prefixed(net, Path(settings.weights).expanduser(), settings.prefix)
+        partial = settings.partial or ":" not in settings.name
+        _load_prefixed(net, Path(settings.weights).expanduser(), settings.prefix, partial)
     else:
         load_backbone_weights(net, settings.weights)
 
 
-def _load_prefixed(net: nn.Module, path: Path, prefix: str) -> None:
-    """Load those tensors whose names begin with a prefix; every tensor of the net must be among them."""
+def _load_prefixed(net: nn.Module, path: Path, prefix: str, partial: bool) -> None:
+    """Load those tensors whose names begin with a prefix: all of the net's, and no others unless it is `partial`."""
     found = {name[len(prefix) :]: tensor for name, tensor in read_file(path).items() if name.startswith(prefix)}
     wanted = net.state_dict()
     for name, tensor in wanted.items():
@@ -244,4 +247,10 @@ def _load_prefixed(net: nn.Module, path: Path, prefix: str) -> None:
                 f"{path}: {prefix}{name} {there}, wanted {tuple(tensor.shape)}; give the checkpoint of the same net "
                 "and as backbone.prefix, what stands before its tensors' names"
             )
+    # a token that hides parts of images in pretraining does nothing afterwards
+    if prefix and not partial and (left := [n for n in found if n not in wanted and not n.endswith("mask_token")]):
+        raise WeightsError(
+            f"{path}: {prefix}{left[0]} and {len(left) - 1} more tensors have no place in this net, which was trained "
+            "with other options: set backbone.options to them, or backbone.partial to true to leave parts out"
+        )
     net.load_state_dict({name: found[name] for name in wanted})
