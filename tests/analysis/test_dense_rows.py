@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from frugalseg.analysis.dense_rows import has_dense, read_rows, write_rows
-from frugalseg.analysis.dense_tables import columns, dense_lines
+from frugalseg.analysis.dense_tables import columns, dense_lines, dense_table
 from frugalseg.errors import RunFolderError
 
 OWN = {"name": "frugalseg.papers.mevt.model:create", "options": {"preset": "mevt_s"}, "stages": [-1],
@@ -118,3 +119,10 @@ def test_a_page_has_the_cells_of_the_terminal(tmp_path):
     heads, (line,) = columns(rows)
     assert dense_lines(rows)[2] == f"| {' | '.join(line)} |" and line[heads.index("mIoU, CRF")] == f"{37.5:.1f}"
     assert dense_lines([]) == []
+
+
+def test_brackets_in_names_are_shown(tmp_path):
+    stage(tmp_path, settings={"features": {**OWN, "weights": "some/[red]net.ckpt"}})
+    console = Console(width=300, record=True)
+    console.print(dense_table(read_rows(tmp_path)))
+    assert "[red]net.ckpt" in console.export_text()

@@ -48,7 +48,8 @@ def front_matter(card):
 def score_run(folder, weights, inputs=None, **metrics):
     """What a finished probe leaves."""
     folder.mkdir(parents=True)
-    model = {"class_path": "frugalseg.stages.probe.LinearProbe", "init_args": {"backbone": {"weights": str(weights)}}}
+    backbone = {"weights": str(weights), "prefix": "teacher.module.backbone."}
+    model = {"class_path": "frugalseg.stages.probe.LinearProbe", "init_args": {"backbone": backbone}}
     identity = {
         "model": model,
         "data": {"class_path": "frugalseg.data.VOC"},

@@ -132,6 +132,7 @@ def _backbone(features: Mapping[str, Any]) -> str:
     stages = list(features.get("stages") or [-1])
     name += "" if stages == [-1] else f", stages {', '.join(map(str, stages))}"
     name += f" ({', '.join(f'{key} {value}' for key, value in sorted(options.items()))})" if options else ""
+    name += ", student" if str(features.get("prefix", "")).startswith("student.") else ""
     weights = features.get("weights")
     if weights is None:
         return f"{name}, random"

@@ -9,6 +9,8 @@ from typing import Any
 from frugalseg.errors import RunFolderError
 from frugalseg.run import file_digest, read_json
 
+TEACHER = "teacher.module.backbone."
+"""Stands before the names of what is packaged."""
 LIMITS = """\
 - These are features, not masks: they know no classes. A head must be trained, or cells be clustered or compared.
 - The net was built and trained by the `frugalseg` suite. Of the paper (Self-supervised vision transformers for
@@ -56,8 +58,10 @@ def read_score(run: Path, checkpoint: Path) -> Score:
     values = {key: float(value) for key, value in metrics.items() if key.startswith(("val/", "test/"))}
     model = identity.get("model") or {}
     task = str(model.get("class_path", "")).rsplit(".", 1)[-1]
-    head = (model.get("init_args") or {}).get("head")
-    return Score(run.as_posix(), f"{task}, {head}" if head else task, data_of(identity), _protocol(metrics), values)
+    init = model.get("init_args") or {}
+    task += f", {init['head']}" if init.get("head") else ""
+    task += ", Z ++ F4" if ((init.get("backbone") or {}).get("options") or {}).get("joined") else ""
+    return Score(run.as_posix(), task, data_of(identity), _protocol(metrics), values)
 
 
 def judged_by(run: Path, checkpoint: Path) -> bool:
@@ -70,6 +74,8 @@ def judged_by(run: Path, checkpoint: Path) -> bool:
     identity = read_json(run / "provenance.json").get("identity") or {}
     backbone = ((identity.get("model") or {}).get("init_args") or {}).get("backbone")
     named = backbone.get("weights") if isinstance(backbone, Mapping) else None
+    if not str((backbone or {}).get("prefix", "")).startswith(TEACHER):
+        return False  # the student's, say
     # what the run has read; runs from before that was noted only name the file
     digest = (identity.get("inputs") or {}).get("backbone.weights")
     if digest is None and named is not None and Path(named).is_file():

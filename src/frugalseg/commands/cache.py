@@ -74,8 +74,10 @@ def run(argv: list[str]) -> int:
     options, rest = parser.parse_known_args(argv)
     plan = make_plan(options.config, rest, device_of(options.device))
     check_size(plan, options.limit)
-    for role in ROLES:
-        _fill(plan, role, options.out, options.limit)
+    # both take their place on the disk before hours go into the first
+    writers = {role: _writer(plan, role, options.out, options.limit) for role in ROLES}
+    for role, writer in writers.items():
+        _fill(plan, role, writer, options.out)
     path = options.out / NAME
     write_json(path, _index(plan).content())
     print(f"{path}: features of {' and '.join(f'{len(plan.data.samples(r))} images ({r})' for r in ROLES)}")
@@ -108,7 +110,7 @@ def make_plan(configs: list[str], words: list[str], device: torch.device) -> Pla
 
 
 def check_size(plan: Plan, limit: int) -> None:
-    """Refuse more than the limit, or than the disk has, before anything is worked out.
+    """Refuse more than the limit before anything is worked out.
 
     Raises:
         ConfigError: it is more.
@@ -147,13 +149,16 @@ def _ours(content: dict[str, Any]) -> dict[str, Any]:
     return {key: content[key] for key in ("seed_everything", "model", "data") if content.get(key) is not None}
 
 
-def _fill(plan: Plan, role: str, out: Path, limit: int) -> None:
+def _writer(plan: Plan, role: str, out: Path, limit: int) -> CacheWriter:
+    """Takes a split's features in."""
+    ids = [sample.id for sample in plan.data.samples(role)]
+    return CacheWriter(out, plan.data.splits[role], ids, plan.shape, plan.sizes[1], plan.digests[role], limit)
+
+
+def _fill(plan: Plan, role: str, writer: CacheWriter, out: Path) -> None:
     """Work out what is missing of a split."""
     data, split = plan.data, plan.data.splits[role]
     samples = data.samples(role)
-    writer = CacheWriter(
-        out, split, [sample.id for sample in samples], plan.shape, plan.sizes[1], plan.digests[role], limit
-    )
     missing = set(writer.missing())
     if not missing:
         print(f"{folder_of(out, split, plan.digests[role])}: up to date", file=sys.stderr)

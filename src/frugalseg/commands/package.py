@@ -37,7 +37,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--matching", action="store_true", help="of --scores, leave out what judged other weights")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing package")
     options = parser.parse_args(argv)
-    out: Path = options.out
+    out: Path = options.out.resolve()
     _check_place(out, options.overwrite)
     if not options.checkpoint.is_file() or options.checkpoint.suffix == ".safetensors":
         raise CheckpointError(f"{options.checkpoint}: is no checkpoint; give a file of `frugalseg fit`")
@@ -119,6 +119,9 @@ def _origin(source: Source) -> dict[str, Any]:
     """Where the weights come from, without paths of the machine."""
     facts = source.facts
     known = {key: facts.get(key) for key in ("hyper_parameters", "step", "epoch", "metrics")}
+    settings: dict[str, Any] = dict(known["hyper_parameters"] or {})
+    if settings.get("weights"):
+        known["hyper_parameters"] = {**settings, "weights": Path(settings["weights"]).name}
     record: Mapping[str, Any] = facts.get("provenance") or {}
     kept = ("experiment", "stage", "seed", "digest", "git", "versions", "hardware", "devices", "precision", "data")
     told = {key: record[key] for key in (*kept, "started", "splits") if key in record}

@@ -3,6 +3,7 @@
 Nothing is unpickled: checkpoints are read by `weights_only`, packages hold safetensors and JSON.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -17,6 +18,8 @@ from frugalseg.data.normalise import IMAGENET_MEAN, IMAGENET_STD
 from frugalseg.errors import CheckpointError, RunFolderError
 from frugalseg.papers.mevt.model import PRESETS
 from frugalseg.run import file_digest, read_json
+
+log = logging.getLogger(__name__)
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 """Files of a package."""
@@ -118,7 +121,10 @@ def _of_pretraining(path: Path, content: Mapping[str, Any]) -> Source:
         raise CheckpointError(f"{path}: holds no tensors {prefix}*; give a whole checkpoint of the pre-training")
     facts = {"hyper_parameters": known, "step": content.get("global_step"), "epoch": content.get("epoch")}
     facts |= run_facts(path)
-    recipe = _views(facts)
+    # older checkpoints do not say it themselves
+    recipe = content.get("normalisation") or _views(facts)
+    if not recipe:
+        log.warning("%s: does not say how images were normalised, nor does a run folder; taking ImageNet's", path)
     mean, std = tuple(recipe.get("mean") or IMAGENET_MEAN), tuple(recipe.get("std") or IMAGENET_STD)
     return Source(path, preset, changes, tensors, mean, std, facts)
 

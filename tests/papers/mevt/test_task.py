@@ -6,8 +6,9 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from frugalseg.errors import ConfigError
-from frugalseg.optim import cosine_schedule
+from frugalseg.optim import cosine_schedule, linear_warmup
 from frugalseg.papers.mevt import Pretrain
+from frugalseg.papers.mevt.step import seeds_of
 from tests.papers.mevt.test_step import views
 
 QUIET = {
@@ -124,3 +125,26 @@ def test_the_teacher_moves_once_per_optimiser_step_however_many_batches_it_takes
     made.teacher.update = lambda *given, **named: (moves.append(given[1]), update(*given, **named))
     Trainer(max_epochs=1, accumulate_grad_batches=2, **QUIET).fit(made, batches())
     assert moves == [cosine_schedule(step, STEPS // 2, 0.9, 1.0) for step in range(STEPS // 2)]
+
+
+def test_temperature_places_and_prototypes_follow_the_step(monkeypatch):
+    made, moments, held = task(teacher_temperature=(0.04, 0.07), temperature_steps=3, frozen_steps=2), [], []
+    terms, before = made.terms, made.on_before_optimizer_step
+
+    def noted(optimizer):
+        before(optimizer)
+        held.append(made.student.dense_prototypes.weight.grad is None)
+
+    monkeypatch.setattr(made, "terms", lambda batch, moment: moments.append(moment) or terms(batch, moment))
+    monkeypatch.setattr(made, "on_before_optimizer_step", noted)
+    Trainer(max_epochs=1, **QUIET).fit(made, batches())
+    ids = next(iter(batches()))["id"]
+    assert [m.temperature for m in moments] == [linear_warmup(n, 3, 0.04, 0.07) for n in range(STEPS)]
+    assert [m.seeds for m in moments] == [seeds_of(ids, n, 0) for n in range(STEPS)]
+    assert held == [True, True, False, False]
+
+
+def test_a_weight_decay_may_begin_with_0():
+    made = task(weight_decay=(0.0, 0.4))
+    Trainer(max_epochs=1, **QUIET).fit(made, batches())
+    assert made.seen[-1][2][0] > 0 and made.seen[-1][2][1] == 0

@@ -27,12 +27,14 @@ class TimmBackbone(nn.Module):
             net: Any = create_timm(name, dict(options or {}))
         except ConfigError as error:
             raise ConfigError(f"model.init_args.preset is none of {', '.join(PRESETS)}, so of timm: {error}") from error
+        if not isinstance(getattr(net, "fc_norm", nn.Identity()), nn.Identity):
+            raise ConfigError(f"model.init_args.changes: {name} norms its averaged token alone; leave out global_pool")
         self.net = net
         self.width = self.token_width = int(net.num_features)
         self.front = int(getattr(net, "num_prefix_tokens", 0))
         self.stride = int(net.feature_info[-1]["reduction"])
-        # maps of other nets are rounded up, patches of a transformer must come out even
-        self.multiple = self.stride if self.front or "vit" in name.split("_")[0] else 1
+        # of other sizes some nets round their maps down, some up, and some refuse them
+        self.multiple = self.stride
         self.last = getattr(net, "output_fmt", "NCHW") == "NHWC"
         """Whether its maps have their channels last."""
 
@@ -66,7 +68,9 @@ def create_backbone(preset: str, changes: Mapping[str, Any] | None, teacher: boo
     """
     settings = dict(changes or {})
     if preset not in PRESETS:
-        return TimmBackbone(preset, {**settings, "drop_path_rate": 0.0} if teacher else settings)
+        # not every net knows the word
+        plain = {"drop_path_rate": 0.0} if teacher and "drop_path_rate" in settings else {}
+        return TimmBackbone(preset, {**settings, **plain})
     if settings.get("joined"):
         raise ConfigError("model.init_args.changes.joined is of evaluation alone; leave it out")
     try:

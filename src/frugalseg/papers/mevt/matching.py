@@ -132,8 +132,9 @@ def _pairs(
 ) -> list[_Pair]:
     """Geometry of all pairs, (B, S * S, 2) each."""
     found = []
+    offset = None if offset is None else offset.to(box.device)
     for index, (a, v) in enumerate(view_pairs(leading, box.shape[1])):
-        place = None if offset is None else offset[:, index, None, None].to(box.device)
+        place = None if offset is None else offset[:, index, None, None]
         one, other, points = matched_points(box[:, a], flip[:, a], box[:, v], flip[:, v], sides[v >= leading], place)
         kept = area(intersection(box[:, a], box[:, v])) > least
         found.append(_Pair(a, v, one.flatten(1, 2), other.flatten(1, 2), points.flatten(1, 2), kept))

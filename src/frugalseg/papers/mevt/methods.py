@@ -63,6 +63,10 @@ def create_method(name: str, rule: Mapping[str, Any], heads: Mapping[str, Any]) 
         value = getattr(made, key)
         if isinstance(default, tuple) and not (isinstance(value, tuple) and len(value) == len(default)):
             raise ConfigError(f"model.init_args.rule.{key} is {value!r}; it takes {len(default)} values")
+    wrong = [key for key in ("eps", "iterations") if getattr(made, key, 1) <= 0] + ["queue"] * (made.queue < 0)
+    if wrong:
+        value = getattr(made, wrong[0])
+        raise ConfigError(f"model.init_args.rule.{wrong[0]} is {value}; set it above 0, or the queue to 0 for none")
     if name == "dino":
         if rule.get("weights") is not None:
             raise ConfigError("model.init_args.rule.weights: method dino is the global term alone; leave them out")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from frugalseg.batch import ViewsBatch
 from frugalseg.errors import ConfigError
 from frugalseg.nn.ema import EMATeacher
+from frugalseg.ops.precision import at_least_float32
 from frugalseg.papers.mevt.dense_losses import (
     cell_distance,
     closest,
@@ -128,7 +129,12 @@ class DenseCL(nn.Module):
             "dense": dense_contrast(student.cells(own_cells), keys, match, queues[1], heat),
         }
         total = (1 - self.rule.dense) * parts["global"] + self.rule.dense * parts["dense"]
-        return Terms(total, parts, {"embedding_std": _spread(keys)}, {"image": key, "mean": unit(keys.mean(dim=1))})
+        return Terms(
+            total,
+            parts,
+            {"embedding_std": _spread(keys)},
+            {"image": key, "mean": unit(at_least_float32(keys).mean(dim=1))},
+        )
 
     @torch.no_grad()
     def update(self, terms: Terms, moment: Moment) -> None:

@@ -28,6 +28,7 @@ def load_start(backbone: nn.Module, weights: str) -> None:
     if isinstance(backbone, TimmBackbone):
         load_into(backbone.net, Backbone(weights=weights, prefix=f"{TEACHER}net." if ours else ""))
     elif names_file(weights):
-        load_into(backbone, Backbone("own:net", weights, TEACHER if ours else ""))
+        # what a net without a decoder, say, does not take over is left behind on purpose
+        load_into(backbone, Backbone("own:net", weights, TEACHER if ours else "", partial=True))
     else:
         raise WeightsError(f"{weights}: MEVT has no published weights; give a file, or null for random numbers")

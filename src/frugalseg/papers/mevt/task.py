@@ -96,11 +96,18 @@ class Pretrain(LightningModule):
         """
         theirs: Mapping[str, Any] = checkpoint.get("hyper_parameters", {})
         for key in ("preset", "method", "changes"):
-            if (theirs.get(key) or None) != (self.hparams[key] or None):
+            if _substance(theirs.get(key)) != _substance(self.hparams[key]):
                 raise CheckpointError(
                     f"holds {key} {theirs.get(key)!r}, but the configuration asks for {self.hparams[key]!r}; "
                     f"give that {key}'s checkpoint, or set model.init_args.{key}"
                 )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep how images were normalised: whoever uses the features needs it, and the file may travel alone."""
+        data = getattr(self.trainer, "datamodule", None)
+        normaliser = getattr(getattr(data, "recipe", None), "normaliser", None)
+        if normaliser is not None:
+            checkpoint["normalisation"] = {"mean": list(normaliser.mean), "std": list(normaliser.std)}
 
     # ------------------------------------------------------------------ schedules
 
@@ -127,9 +134,9 @@ class Pretrain(LightningModule):
         h, step, total = self.hparams, self.global_step, self.steps
         rate = cosine_schedule(step, total, h["lr"], h["min_lr"], min(int(h["warmup"]), total))
         decay = cosine_schedule(step, total, *h["weight_decay"])
-        for group in cast(AdamW, self.optimizers().optimizer).param_groups:  # type: ignore[union-attr]
-            group["lr"] = rate
-            group["weight_decay"] = decay if group["weight_decay"] else 0.0
+        decayed, plain = cast(AdamW, self.optimizers().optimizer).param_groups  # type: ignore[union-attr]
+        decayed["lr"] = plain["lr"] = rate
+        decayed["weight_decay"] = decay
 
     # ------------------------------------------------------------------ a step
 
@@ -179,3 +186,8 @@ class Pretrain(LightningModule):
 
     def _reduce(self, value: Tensor) -> Tensor:
         return cast(Tensor, self.trainer.strategy.reduce(value.clone(), reduce_op="sum"))
+
+
+def _substance(value: Any) -> Any:
+    """A setting of the net without what changes its memory alone."""
+    return {k: v for k, v in value.items() if k != "checkpointing"} if isinstance(value, Mapping) else value or {}
