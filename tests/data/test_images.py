@@ -173,7 +173,7 @@ def test_a_list_is_read_and_named(tmp_path, caplog):
     assert f"train: 5 images from {root}" in caplog.text
 
 
-def test_names_that_are_not_utf8(tmp_path, monkeypatch):
+def test_names_that_are_not_utf8(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
     for place, content in ((b"good", None), (b"bad", b"broken")):
         path = write_image(tmp_path / "images/x.jpg").rename(os.fsdecode(bytes(tmp_path / "images") + b"/\xff" + place))
@@ -184,6 +184,8 @@ def test_names_that_are_not_utf8(tmp_path, monkeypatch):
     data.setup("fit")
     (batch,) = data.train_dataloader()
     assert batch["id"] == ["\\udcffgood"]
+    (told,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert r"\udcffbad.jpg" in told and told.encode()
     Views(**SMALL).evaluation_item(data.samples("train")[0], 0)
     for finding in BENCHMARKS["images"].findings(tmp_path / "images"):
         finding.what.encode()

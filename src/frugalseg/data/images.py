@@ -7,7 +7,7 @@ from typing import Any
 
 from frugalseg.data import settings
 from frugalseg.data.base import ClassTable, Sample, first_five
-from frugalseg.data.image_files import ImageFile, files_digest, find_images, unique_ids
+from frugalseg.data.image_files import ImageFile, files_digest, find_images, printable, unique_ids
 from frugalseg.data.image_verdicts import Verdict, Verify, judge
 from frugalseg.data.loader import Loader
 from frugalseg.data.module import SegmentationData
@@ -162,7 +162,7 @@ class Images(SegmentationData):
         """
         if not (count := len(verdict.left_out)):
             return
-        where, first = f"split {split} of {self.root}", first_five(verdict.left_out)
+        where, first = f"split {split} of {self.root}", first_five(map(printable, verdict.left_out))
         what = f"{where}: {count:,} of {verdict.files:,} images ({count / verdict.files:.2%}) cannot be used"
         if count > self.most_broken * verdict.files:
             raise DatasetError(
