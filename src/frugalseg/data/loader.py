@@ -16,7 +16,8 @@ from frugalseg.data.episode_table import EpisodeTable
 from frugalseg.data.episodes import AbsentClassError, Episodes
 from frugalseg.data.recipes import Batch, Item, Recipe
 from frugalseg.data.sampler import Draw, TrainSampler, draw_rng
-from frugalseg.errors import CheckpointError, DatasetError, FrugalsegError
+from frugalseg.errors import DatasetError, FrugalsegError
+from frugalseg.position import check_position
 
 
 class TrainItems(Dataset[Batch]):
@@ -259,13 +260,7 @@ class TrainLoader(Loader):
         Raises:
             CheckpointError: it does not, and the fit would go on inside an epoch.
         """
-        here = self.state_dict()
-        if cast(TrainSampler, self.sampler).start and state != here:
-            changed = ", ".join(f"{key} {state.get(key)} -> {here[key]}" for key in here if state.get(key) != here[key])
-            raise CheckpointError(
-                f"the checkpoint was saved inside an epoch of other batches ({changed}); resume with the same split,"
-                " batch size, devices and seed, or from a checkpoint saved at the end of an epoch"
-            )
+        check_position(cast(TrainSampler, self.sampler).start, state, self.state_dict(), "split")
 
 
 def quiet_worker(_worker: int) -> None:

@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.loops.progress import _ProcessedTracker
 from numpy.typing import NDArray
 
 from frugalseg.batch import ViewsBatch
@@ -33,6 +32,7 @@ from frugalseg.data.pseudo import PseudoLabels
 from frugalseg.data.recipes import MultiScale, Recipe
 from frugalseg.data.sampler import ExactSampler, TrainSampler
 from frugalseg.errors import ConfigError, DatasetError
+from frugalseg.position import position_of
 
 log = logging.getLogger(__name__)
 
@@ -229,13 +229,7 @@ class SegmentationData(LightningDataModule, Description):
         """
         if self._train_loader is None or self.trainer is None:
             return {}
-        epoch, batch = self._train_loader.position
-        progress = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.current)
-        batch -= max(0, progress.ready - progress.processed)  # fetched, but its step has not been taken
-        ahead = self.trainer.current_epoch - epoch
-        if batch >= self.trainer.num_training_batches:
-            epoch, batch = epoch + 1, 0
-        return {"epoch": epoch, "batch": batch, "ahead": ahead}
+        return position_of(self.trainer, self._train_loader.position)
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Take a position over for the next train loader.

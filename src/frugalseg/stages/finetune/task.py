@@ -1,29 +1,28 @@
 """Fine-tuning as a LightningModule: backbone and head learn together from masks."""
 
 from dataclasses import asdict
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import Tensor
 
 from frugalseg.batch import IGNORE_INDEX, SegBatch
 from frugalseg.errors import ConfigError
+from frugalseg.nn.counting import CountsPixels
 from frugalseg.nn.features import Backbone
 from frugalseg.nn.inputs import padded
 from frugalseg.nn.units import Norm
 from frugalseg.ops.cam import resize
-from frugalseg.ops.confusion import confusion_matrix, mean_iou, pixel_accuracy
 from frugalseg.stages.finetune.inference import Testing, predict, stated
 from frugalseg.stages.finetune.net import FineTuneNet, Name
 from frugalseg.stages.finetune.optimiser import Optimiser, build, parameter_groups
 
 
-class FineTune(LightningModule):
+class FineTune(CountsPixels):
     """Train a whole net on masks and score it (mevt.md d.4).
 
     Scores are those of whole images at their masks' own pixels, one scale, no mirror image: `val/miou` of the last
@@ -49,8 +48,6 @@ class FineTune(LightningModule):
 
     monitor: ClassVar[str] = "val/miou"
     mode: ClassVar[str] = "max"
-    confusion: Tensor
-    best: Tensor
 
     def __init__(
         self,
@@ -75,8 +72,7 @@ class FineTune(LightningModule):
         self.save_hyperparameters({key: _plain(value) for key, value in told.items()})
         if not self.net.backbone.gives_pyramid:
             self.save_hyperparameters({"width": self.net.backbone.widths[0]})
-        self.register_buffer("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), persistent=False)
-        self.register_buffer("best", torch.tensor(float("-inf"), dtype=torch.float64))
+        self.begin_counting(num_classes)
 
     # ------------------------------------------------------------------ set-up
 
@@ -137,39 +133,19 @@ class FineTune(LightningModule):
 
     # ------------------------------------------------------------------ validation
 
-    def on_validation_epoch_start(self) -> None:
-        """Begin with empty counts."""
-        self.confusion.zero_()
-
     def validation_step(self, batch: SegBatch, batch_idx: int) -> None:
         """Count pixels by true and predicted class."""
         logits = predict(self.net, batch["image"], self.net.backbone.multiple, self.testing)
-        counts = confusion_matrix(logits.argmax(dim=1), batch["mask"], len(self.confusion), IGNORE_INDEX)
-        self.confusion += counts.to(self.confusion.device)
+        self.count(logits.argmax(dim=1), batch["mask"])
 
-    def on_validation_epoch_end(self) -> None:
-        """Sum the integer counts over ranks, then divide: exact however the images were dealt out."""
-        counts = self.confusion
-        if self.trainer.world_size > 1:
-            counts = cast(Tensor, self.trainer.strategy.reduce(counts.clone(), reduce_op="sum"))
-        self._counts, score = counts, mean_iou(counts)
-        if not self.trainer.sanity_checking:
-            self.best.fill_(max(float(self.best), score))
-        self.log_dict(self._scores(score), rank_zero_only=False, sync_dist=False)
-
-    def _scores(self, score: float) -> dict[str, float]:
-        """What is logged: scores, and under which protocol they were won."""
+    def protocol_metrics(self) -> dict[str, float]:
+        """The protocol, as metrics."""
         protocol = {"finetune": 1.0, str(self.hparams["head"]): 1.0, **stated(self.testing)}
         if "width" in self.hparams:
             protocol["width"] = float(self.hparams["width"])
         if self.hparams["auxiliary"]:
             protocol["auxiliary"] = float(self.hparams["auxiliary"])
-        return {
-            "val/miou": score,
-            "val/miou_best": float(self.best) if torch.isfinite(self.best) else score,
-            "val/accuracy": pixel_accuracy(self._counts),
-            **{f"protocol/{key}": value for key, value in protocol.items()},
-        }
+        return {f"protocol/{key}": value for key, value in protocol.items()}
 
     def confusion_counts(self) -> dict[str, NDArray[np.int64]]:
         """Counts (K, K) of the last validation, summed over ranks; row = true class."""

@@ -3,11 +3,10 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import TypedDict
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.loops.progress import _ProcessedTracker
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -15,6 +14,7 @@ from frugalseg.batch import SegBatch
 from frugalseg.errors import ConfigError
 from frugalseg.nn.features import FrozenFeatures
 from frugalseg.nn.inputs import resized
+from frugalseg.position import position_of
 from frugalseg.stages.probe.cache import CachedSplit, CacheWriter
 from frugalseg.stages.probe.index import read_index
 from frugalseg.stages.probe.order import RowLoader, RowOrder
@@ -155,13 +155,7 @@ class CachedFeatures(LightningDataModule):
         """Position of a running fit, as that of `frugalseg.data.module.SegmentationData`; {} outside of one."""
         if self._train is None or self.trainer is None:
             return {}
-        epoch, batch = self._train.position
-        progress = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.current)
-        batch -= max(0, progress.ready - progress.processed)  # fetched, but its step has not been taken
-        ahead = self.trainer.current_epoch - epoch
-        if batch >= self.trainer.num_training_batches:
-            epoch, batch = epoch + 1, 0
-        return {"epoch": epoch, "batch": batch, "ahead": ahead}
+        return position_of(self.trainer, self._train.position)
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Take a position over for the next train loader.

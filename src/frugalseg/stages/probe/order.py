@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from frugalseg.errors import CheckpointError
+from frugalseg.position import check_position
 
 
 class RowOrder(DistributedSampler[list[int]]):
@@ -118,10 +118,4 @@ class RowLoader(DataLoader[Any]):
         Raises:
             CheckpointError: it does not, and the fit would go on inside an epoch.
         """
-        here = self.state_dict()
-        if cast(RowOrder, self.sampler).start and state != here:
-            changed = ", ".join(f"{key} {state.get(key)} -> {here[key]}" for key in here if state.get(key) != here[key])
-            raise CheckpointError(
-                f"the checkpoint was saved inside an epoch of other batches ({changed}); resume with the same features,"
-                " batch size, devices and seed, or from a checkpoint saved at the end of an epoch"
-            )
+        check_position(cast(RowOrder, self.sampler).start, state, self.state_dict(), "features")

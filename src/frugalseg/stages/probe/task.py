@@ -4,9 +4,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
-import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
@@ -16,10 +14,10 @@ from torch.optim.lr_scheduler import LambdaLR, MultiStepLR
 
 from frugalseg.batch import IGNORE_INDEX, SegBatch
 from frugalseg.errors import ConfigError
+from frugalseg.nn.counting import CountsPixels
 from frugalseg.nn.features import Backbone, FrozenBackbone
 from frugalseg.nn.inputs import padded, resized
 from frugalseg.ops.cam import resize
-from frugalseg.ops.confusion import confusion_matrix, mean_iou, pixel_accuracy
 from frugalseg.optim import poly_factor
 from frugalseg.stages.probe.cached import FeatureBatch
 from frugalseg.stages.probe.heads import FCNHead, LinearHead
@@ -27,7 +25,7 @@ from frugalseg.stages.probe.index import CacheIndex
 from frugalseg.stages.probe.protocols import PROTOCOLS, Name, logits_at, target
 
 
-class LinearProbe(LightningModule):
+class LinearProbe(CountsPixels):
     """Train a head on frozen features and score it (mevt.md d.2, d.3).
 
     Scores are those of whole images at the protocol's size: `val/miou` of the last validation, `val/miou_best` of the
@@ -50,8 +48,6 @@ class LinearProbe(LightningModule):
 
     monitor: ClassVar[str] = "val/miou"
     mode: ClassVar[str] = "max"
-    confusion: Tensor
-    best: Tensor
 
     def __init__(
         self,
@@ -84,8 +80,7 @@ class LinearProbe(LightningModule):
             LinearHead(width, num_classes, norm) if head == "linear" else FCNHead(width, num_classes, norm, channels)
         )
         self.lr, self.drop_at = lr or self.protocol.lr, drop_at or self.protocol.drop_at
-        self.register_buffer("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), persistent=False)
-        self.register_buffer("best", torch.tensor(float("-inf"), dtype=torch.float64))
+        self.begin_counting(num_classes)
 
     # ------------------------------------------------------------------ Lightning
 
@@ -179,34 +174,16 @@ class LinearProbe(LightningModule):
         self.log("train/loss", loss, batch_size=len(truth))
         return loss
 
-    def on_validation_epoch_start(self) -> None:
-        """Begin with empty counts."""
-        self.confusion.zero_()
-
     def validation_step(self, batch: SegBatch | FeatureBatch, batch_idx: int) -> None:
         """Count pixels by true and predicted class."""
         prediction = self.logits(batch).argmax(dim=1)
-        counts = confusion_matrix(prediction, self.target(batch), len(self.confusion), IGNORE_INDEX)
-        self.confusion += counts.to(self.confusion.device)
+        self.count(prediction, self.target(batch))
 
-    def on_validation_epoch_end(self) -> None:
-        """Sum the integer counts over ranks, then divide: exact however the images were dealt out."""
-        counts = self.confusion
-        if self.trainer.world_size > 1:
-            counts = cast(Tensor, self.trainer.strategy.reduce(counts.clone(), reduce_op="sum"))
-        self._counts, score = counts, mean_iou(counts)
-        if not self.trainer.sanity_checking:
-            self.best.fill_(max(float(self.best), score))
-        self.log_dict(self._scores(score), rank_zero_only=False, sync_dist=False)
-
-    def _scores(self, score: float) -> dict[str, float]:
-        """What is logged: scores, and under which protocol they were won."""
+    def protocol_metrics(self) -> dict[str, float]:
+        """The protocol, as metrics."""
         settings: dict[str, Any] = {"width": self.backbone.width, "input_size": self.input_size, "grid": self.grid}
         stated = {f"protocol/{key}": float(value) for key, value in settings.items() if value is not None}
         return {
-            "val/miou": score,
-            "val/miou_best": float(self.best) if torch.isfinite(self.best) else score,
-            "val/accuracy": pixel_accuracy(self._counts),
             f"protocol/{self.protocol.name}": 1.0,
             **stated,
         }
