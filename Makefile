@@ -425,8 +425,6 @@ dsmf-dlrsd-episodes: $(READY) ## the same for DLRSD
 MINI := experiments/miniature/sfc
 MINI_WORLDS ?= longtail balanced
 MINI_METHODS ?= baseline sfc
-# the balanced world is the control of the long tail: the demo needs the plain classifier's logits there, no more
-DEMO_RUNS := longtail-sfc longtail-baseline balanced-baseline
 PRETRAINED := runs/mini-pretrain/seed0/tags
 MINI_TARGETS := demo mini-sfc mini-psa mini-cti mini-cti-chain mini-dsmf mini-mevt mini-mevt-real
 
@@ -519,7 +517,7 @@ $(foreach s,$(SEEDS),$(foreach c,$(MINI_CHAINS),$(eval $(call mini_chain,$(s),$(
 # chains first: they are longest, and the other runs fill the second core meanwhile
 MINI_SCORES = $(foreach c,$(MINI_CHAINS),$(foreach s,$(SEEDS),runs/mini-sfc-$(c)/seed$(s)/score-segment-val/done.json)) \
   $(foreach w,$(MINI_WORLDS),$(foreach m,$(MINI_METHODS),$(foreach s,$(SEEDS),runs/mini-sfc-$(w)-$(m)/seed$(s)/score/done.json)))
-.PHONY: mini-sfc mini-sfc-scores mini-psa mini-psa-scores demo demo-scores
+.PHONY: mini-sfc mini-sfc-scores mini-psa mini-psa-scores
 mini-sfc-scores: $(MINI_SCORES)
 
 mini-sfc: $(READY) ## SFC and its baseline on small synthetic worlds, SFC through the whole chain, two processes at a time; SEEDS="0 1 2" aggregates
@@ -531,14 +529,6 @@ mini-psa-scores: $(foreach c,$(MINI_CHAINS),$(foreach s,$(SEEDS),runs/mini-sfc-$
 mini-psa: $(READY) ## the labels of mini-sfc's chain with PSA's affinities beside those with IRN's edges
 	@$(MAKE) --no-print-directory -j2 mini-psa-scores
 	$(FS) report $(foreach c,$(MINI_CHAINS),runs/mini-sfc-$(c))
-
-demo-scores: $(foreach r,$(DEMO_RUNS),runs/mini-sfc-$(r)/seed$(firstword $(SEEDS))/score/done.json)
-
-demo: $(READY) ## the main job in miniature: train SFC from image tags, make maps, score them (5 minutes on 2 cores)
-	@# three runs on two cores: no core idles while the last run finishes
-	@$(MAKE) --no-print-directory -j3 demo-scores
-	$(FS) report --classes $(foreach r,$(DEMO_RUNS),runs/mini-sfc-$(r))
-	@echo "pictures: runs/mini-sfc-longtail-sfc/seed$(firstword $(SEEDS))/score/pictures/"
 
 # ---------------------------------------------------------------- CTI in miniature
 
@@ -652,7 +642,9 @@ $(call mini_few,$(lastword $(subst +, ,$(3))),$(1),$(2))/5shot-test/done.json: $
 	$(FS) $(foreach r,$(subst +, ,$(3)),$(if $(filter $(r),$(firstword $(subst +, ,$(3)))),,+) $(call mini_few_fit,$(r),$(1),$(2)) \
 	  $(call mini_few_test,$(r),$(1),$(2),1) + $(call mini_few_test,$(r),$(1),$(2),5))
 endef
-$(foreach f,$(MINI_FOLDS),$(eval $(call mini_dsmf_backbone,$(f)))$(foreach s,$(SEEDS),$(foreach g,$(DSMF_GROUPS),$(eval $(call mini_dsmf,$(f),$(s),$(g))))))
+# what the demo runs of it: one process, whose last stage is no other group's
+DSMF_DEMO := foreground+prototype+full
+$(foreach f,$(MINI_FOLDS),$(eval $(call mini_dsmf_backbone,$(f)))$(foreach s,$(SEEDS),$(foreach g,$(DSMF_GROUPS) $(DSMF_DEMO),$(eval $(call mini_dsmf,$(f),$(s),$(g))))))
 
 .PHONY: mini-dsmf mini-dsmf-scores
 mini-dsmf-scores: $(foreach g,$(DSMF_GROUPS),$(foreach f,$(MINI_FOLDS),$(foreach s,$(SEEDS),$(call mini_few,$(lastword $(subst +, ,$(g))),$(f),$(s))/5shot-test/done.json)))
@@ -662,3 +654,5 @@ mini-dsmf: $(READY) ## DSMF-Net, its ablations and baselines on the miniature iS
 	$(FS) report $(DSMF_ROWS:%=runs/mini-dsmf-%)
 
 include experiments/mevt.mk
+include experiments/demo.mk
+include experiments/claims.mk

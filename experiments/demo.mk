@@ -1,0 +1,35 @@
+# Included by the Makefile: all four papers in miniature, end to end, two one-thread processes side by side.
+
+# Every stage is one of mini-sfc, mini-cti, mini-cti-chain, mini-dsmf and mini-mevt: what the demo has made they need not make.
+DEMO_SEED := $(firstword $(SEEDS))
+DEMO_FOLD := $(firstword $(MINI_FOLDS))
+DEMO_SFC := longtail-sfc longtail-baseline
+# $(1) experiment, $(2...) stages of it
+demo_of = $(foreach t,$(2),runs/mini-$(1)/seed$(DEMO_SEED)/$(t)/done.json)
+demo_few = $(foreach t,$(2),$(call mini_few,$(1),$(DEMO_FOLD),$(DEMO_SEED))/$(t)/done.json)
+DEMO_STAGES = $(PRETRAINED)/done.json $(call mini_backbone,$(DEMO_FOLD))/done.json \
+  $(foreach r,$(DEMO_SFC),$(call demo_of,sfc-$(r),classify cam score)) \
+  $(call demo_of,cti-warm,classify) $(foreach r,baseline full,$(call demo_of,cti-$(r),classify cam score)) \
+  $(call demo_of,cti-full,$(foreach s,train val,$(addsuffix -$(s),cam score seeds edges labels score-labels predict score-segment)) irn segment) \
+  $(foreach r,foreground prototype full,$(call demo_few,$(r),$(if $(filter foreground,$(r)),,train) 1shot-test 5shot-test)) \
+  $(call demo_of,mevt-init,probe cluster-validate cluster-18-validate) $(call demo_of,mevt-full,pretrain probe cluster-validate cluster-18-validate)
+DEMO_RUNS := $(DEMO_SFC:%=runs/mini-sfc-%) $(patsubst %,runs/mini-%,cti-baseline cti-full dsmf-foreground dsmf-prototype dsmf-full mevt-init mevt-full)
+
+DEMO_COUNTED := $(DEMO_STAGES)
+
+.PHONY: demo demo-scores
+# the longest chain of stages first, so that both cores end together
+demo-scores: $(call demo_of,cti-full,score-segment-val) $(call demo_few,full,5shot-test) $(call demo_of,mevt-full,cluster-18-validate) \
+  $(foreach r,$(DEMO_SFC),$(call demo_of,sfc-$(r),score)) $(call demo_of,cti-baseline,score) $(call demo_of,mevt-init,cluster-18-validate)
+
+demo: $(READY) ## all four papers in miniature, end to end (at most 12 minutes on 2 cores); Ctrl-C, and again goes on
+ifneq ($(findstring n,$(firstword -$(MAKEFLAGS))),)
+	@$(MAKE) --no-print-directory demo-scores
+else
+	@$(FS) follow --title "frugalseg in miniature" --log runs/demo/log.txt --expected experiments/demo.json $(REMEMBER:%=--remember %) \
+	  --stages $(DEMO_COUNTED) -- $(MAKE) --no-print-directory -j2 demo-scores
+endif
+	@# the tables of single experiments are in the report
+	$(FS) report $(DEMO_RUNS) --html runs/report > runs/demo/tables.txt
+	$(FS) demo --seed $(DEMO_SEED) --fold $(DEMO_FOLD) --out runs/report/demo.png
+	@echo "report: runs/report/index.html, everything that was printed: runs/demo/log.txt"
