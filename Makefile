@@ -447,7 +447,7 @@ runs/worlds/voc-balanced-seed%/world.json: | $(READY)
 	$(FS) miniature voc --root $(@D) --seed $* --balanced
 
 $(PRETRAINED)/done.json: $(MINI)/pretrain.yaml experiments/_base/trainer.yaml runs/worlds/attributes/world.json
-	OMP_NUM_THREADS=2 $(FS) fit $(BASE) --config $(MINI)/pretrain.yaml $(CPU) --run.wandb false
+	$(FS) fit $(BASE) --config $(MINI)/pretrain.yaml $(CPU) --run.wandb false
 
 # $(1) seed, $(2) world, $(3) method. Three stages of a minute share one process (and one import of Lightning); each still
 # has its own done.json and is left out when that is up to date.
