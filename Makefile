@@ -426,7 +426,7 @@ MINI := experiments/miniature/sfc
 MINI_WORLDS ?= longtail balanced
 MINI_METHODS ?= baseline sfc
 PRETRAINED := runs/mini-pretrain/seed0/tags
-MINI_TARGETS := demo mini-sfc mini-psa mini-cti mini-cti-chain mini-dsmf mini-mevt mini-mevt-real
+MINI_TARGETS := demo claims mini-sfc mini-psa mini-cti mini-cti-chain mini-dsmf mini-mevt mini-mevt-real
 
 # Small CPU steps spend more time in page faults than in arithmetic when glibc hands every freed tensor back to the
 # kernel; keeping the memory makes them about twice as fast (measured: 0.43 s against 1.16 s a step).

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frugalseg.analysis.parts import shared_part_logits
+from frugalseg.analysis.shared_parts import shared_part_values
 from frugalseg.data.base import Sample
 from frugalseg.errors import DatasetError, MapsError
 from tests.ops import oracles
@@ -40,7 +40,8 @@ def world(tmp_path):
 
 
 def measure(root, samples):
-    return shared_part_logits(root / "maps", root, samples, CLASSES)
+    values = shared_part_values(root / "maps", root, samples, CLASSES)
+    return {key: value for key, value in values.items() if key.startswith("logit_")}
 
 
 def loop(samples, content):

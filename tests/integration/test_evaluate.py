@@ -280,6 +280,7 @@ def test_the_recipe_is_left_to_the_verb_only_where_none_is_given(world):
         (["--masks", "none/x=1/labels"], "none/x=1/labels: no such folder"),
         (["--masks", "a", "--sweep", "mw"], "--sweep is of maps"),
         (["--masks", "a", "--parts"], "--parts is of maps"),
+        (["--masks", "a", "--views"], "--views is of maps"),
         (["--maps", "{maps}", "--sweep", "mw,best"], "--sweep: best unknown; choose from m0"),
         (["--maps", "{maps}", "--sweep", "cam"], "cannot be swept for cam, it holds m0, mw, mp"),
         (["--maps", "{maps}", "--thresholds", "0:1"], "0:1 is not LO:HI:STEP"),

@@ -1,11 +1,14 @@
 """The ADE20K-like world: files, classes without a background, and true lists."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from frugalseg.analysis.thin_classes import class_shapes, shape_groups
+from frugalseg.errors import DatasetError
 from frugalseg.miniature.ade20k import CLASS_NAMES, ADE20KWorld, write_ade20k_world
 from tests.miniature.reading import array
 
@@ -92,3 +95,32 @@ def test_size_changes_the_pixels_only() -> None:
         assert coarse.regions == fine.regions
         agree = (fine.mask[::2, ::2] == coarse.mask)[(coarse.mask > 0) & (fine.mask[::2, ::2] > 0)]
         assert agree.mean() > 0.99
+
+
+# ---------------------------------------------------------------------- with forms
+
+
+def test_forms_are_thin_and_small_by_the_masks_and_turn_with_the_seed() -> None:
+    for seed in (0, 3):
+        world = ADE20KWorld(seed=seed, forms=True)
+        drawn = [world.picture("train", index) for index in range(40)]
+        # classes in the order of forms: blocks, blocks, bars, rings, dots
+        order = [2 + (form + seed) % 5 for form in range(5)]
+        groups = shape_groups(class_shapes([picture.mask for picture in drawn], range(1, 7)))
+        assert groups == {"thin": sorted(order[2:4]), "small": [order[4]], "other": sorted([1, *order[:2]])}
+        assert {picture.regions for picture in drawn} <= set(range(7, 12))
+        shares = np.bincount(np.concatenate([picture.mask for picture in drawn]).ravel(), minlength=7) / (40 * 96 * 96)
+        assert 0.4 < shares[1] < 0.7
+        assert shares[2:].min() > 0.03
+
+
+def test_a_world_without_forms_is_what_it_was(root: Path, tmp_path: Path) -> None:
+    """Neither its facts nor its pictures know of them; one with forms is another world."""
+    assert "forms" not in json.loads((root / "world.json").read_text())
+    plain, forms = (ADE20KWorld(forms=f).picture("val", 0).mask for f in (False, True))
+    np.testing.assert_array_equal(plain, array(root / "annotations/validation/ADE_val_00000001.png"))
+    assert (plain != forms).any()
+    write_ade20k_world(tmp_path / "w", 1, 1, forms=True)
+    assert json.loads((tmp_path / "w/world.json").read_text())["forms"] is True
+    with pytest.raises(DatasetError):
+        write_ade20k_world(tmp_path / "w", 1, 1)

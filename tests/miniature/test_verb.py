@@ -32,6 +32,11 @@ def test_twins(world: str, tmp_path: Path) -> None:
     assert (facts["balanced"], facts["size"]) == (True, 72)
 
 
+def test_forms(tmp_path: Path) -> None:
+    miniature.run(["ade20k", "--root", str(tmp_path / "w"), *COUNTS["ade20k"], "--forms"])
+    assert json.loads((tmp_path / "w" / DONE_MARK).read_text())["forms"] is True
+
+
 @pytest.mark.parametrize("argv", [[], ["imagenet"], ["voc"], ["ade20k", "--root", "w", "--balanced"]])
 def test_wrong_words_are_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

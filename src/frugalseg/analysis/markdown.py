@@ -82,12 +82,22 @@ def write_into(
 
     Args:
         path: the page.
-        results: experiment -> stage -> aggregate. Stages of maps come first, the whole chain in a table of its own.
+        results: experiment -> stage -> aggregate.
         marker: name of the markers, see `marks`.
         further: lines that follow.
 
     Raises:
         ConfigError: the page is not there or lacks the markers, or their name has odd signs.
+    """
+    put_between(path, *marks(marker), "\n".join(page_lines_of(results, further)))
+
+
+def page_lines_of(results: dict[str, dict[str, Aggregate]], further: Sequence[str] = ()) -> list[str]:
+    """All tables of a page: stages of maps come first, the whole chain in a table of its own.
+
+    Args:
+        results: experiment -> stage -> aggregate.
+        further: lines that follow.
     """
     maps: dict[str, Aggregate] = {}
     for name, stages in results.items():
@@ -97,7 +107,24 @@ def write_into(
         maps[name] = {key: row for rows in of_maps.values() for key, row in rows.items()}
     scored = [*score_lines(maps), *logit_lines(maps), *chain_lines(results)] if results else []
     between = [""] if scored and further else []
-    put_between(path, *marks(marker), "\n".join([*scored, *between, *further]))
+    return [*scored, *between, *further]
+
+
+def read_between(path: Path, begin: str, end: str) -> str:
+    """What stands between two marks of a page, without the line ends next to them.
+
+    Args:
+        path: the page.
+        begin: the line before.
+        end: the line after.
+
+    Raises:
+        ConfigError: the page is not there or lacks the marks, in this order.
+    """
+    text = path.read_text() if path.is_file() else ""
+    if end not in text.partition(begin)[2]:
+        raise ConfigError(f"{path}: has no lines `{begin}` and `{end}`; put them where the tables should stand")
+    return text.split(begin, 1)[1].split(end, 1)[0].strip("\n")
 
 
 def put_between(path: Path, begin: str, end: str, body: str) -> None:
@@ -112,9 +139,7 @@ def put_between(path: Path, begin: str, end: str, body: str) -> None:
     Raises:
         ConfigError: the page is not there or lacks the marks, in this order.
     """
-    text = path.read_text() if path.is_file() else ""
-    if end not in text.partition(begin)[2]:
-        raise ConfigError(f"{path}: has no lines `{begin}` and `{end}`; put them where the tables should stand")
-    before, rest = text.split(begin, 1)
+    read_between(path, begin, end)
+    before, rest = path.read_text().split(begin, 1)
     after = rest.split(end, 1)[1]
     write_text(path, f"{before}{begin}\n{body.rstrip()}\n{end}{after}")

@@ -10,6 +10,10 @@ stored times two, so each is divided by its maximum first. CTI's maps (`cam`, th
 `f`, `q` and `infused`, what it is made of) are used as they are, and --sweep alone scores them.
 `false positives` is the share of true background that is predicted as some class.
 
+--parts: who is given the bodies that two classes of a miniature world share (analysis/shared_parts.py).
+--views: how equal CTI's tokens and maps are in two views of an image, and how far apart the tokens of
+classes lie (analysis/view_agreement.py).
+
 --masks: 255 ("undecided") counts as background, as in the papers; `ignored` is its share.
 """
 
@@ -26,13 +30,15 @@ from frugalseg.analysis.groups import frequency_groups
 from frugalseg.analysis.maps import read_maps
 from frugalseg.analysis.masks import label_panel
 from frugalseg.analysis.overview import print_overview
-from frugalseg.analysis.parts import shared_part_logits
 from frugalseg.analysis.pictures import Picture, map_panel, save_png
 from frugalseg.analysis.scores import flat_scores
+from frugalseg.analysis.shared_parts import shared_part_values
 from frugalseg.analysis.sweep import Curve, curves_csv, read_curve
 from frugalseg.analysis.tables import BEST, caption, compared
 from frugalseg.analysis.tally import Counts, Tally, count_split
 from frugalseg.analysis.token_pictures import THRESHOLD, rows_in, stacked, token_panel
+from frugalseg.analysis.view_agreement import view_values
+from frugalseg.callbacks.wandb_stages import log_stage
 from frugalseg.commands.evaluate_options import UNNAMED, Task, read_task
 from frugalseg.commands.progress import counter
 from frugalseg.data.base import Sample, count_tags, first_five
@@ -53,6 +59,7 @@ def run(argv: list[str]) -> int:
     else:
         folder.claim({"command": sys.argv})
         folder.finish(_score(task, out))
+        log_stage(out, [*([] if task.sources.maps is None else [task.sources.maps]), *task.sources.masks.values()])
     if not task.options.quiet:
         print_overview(out, task.options.split, task.data.class_names)
     return 0
@@ -75,9 +82,7 @@ def _score(task: Task, out: Path) -> dict[str, float]:
     background = task.data.classes.background
     metrics = flat_scores(tally.confusion, split, names, groups, tally.boundary, tally.ignored, background)
     metrics |= {f"{split}/threshold_{name}": float(c.thresholds[c.best]) for name, c in curves.items()}
-    if task.options.parts and task.sources.maps is not None:
-        parts = shared_part_logits(task.sources.maps, task.data.root, task.samples, len(names))
-        metrics |= {f"{split}/{name}": value for name, value in parts.items()}
+    metrics |= {f"{split}/{name}": value for name, value in _measures(task).items()}
     write_arrays(out / "confusion.npz", _named(tally.confusion))
     write_arrays(out / "boundary.npz", _named(tally.boundary))
     write_json(out / "groups.json", {name: [names[i] for i in ids] for name, ids in groups.items()})
@@ -87,6 +92,16 @@ def _score(task: Task, out: Path) -> dict[str, float]:
         _draw(task, tally, curves, groups, out / "figures")
     _draw_pictures(task, curves, out / "pictures")
     return metrics
+
+
+def _measures(task: Task) -> dict[str, float]:
+    """What --parts and --views ask for."""
+    maps, found = task.sources.maps, dict[str, float]()
+    if maps is not None and task.options.parts:
+        found |= shared_part_values(maps, task.data.root, task.samples, task.data.num_classes)
+    if maps is not None and task.options.views:
+        found |= view_values(maps, task.samples)
+    return found
 
 
 def _groups(task: Task) -> Groups:

@@ -46,6 +46,9 @@ class Task:
     def identity(self) -> dict[str, Any]:
         """What the scores depend on: the settings, the data, and the runs that made the maps and masks."""
         settings = {key: value for key, value in vars(self.options).items() if key not in _WITHOUT_EFFECT}
+        # an older score, made before there was such an option, stays up to date
+        if not self.options.views:
+            del settings["views"]
         data = {
             "class": type(self.data).__name__,
             "classes": digest_of(self.data.class_names),
@@ -78,8 +81,8 @@ def read_task(argv: list[str], description: str | None) -> Task:
         raise ConfigError(f"{unknown[0]}: no such setting; see `frugalseg evaluate --help`")
     if options.maps is None and not options.masks:
         raise ConfigError("frugalseg evaluate needs --maps DIR or --masks NAME=DIR")
-    if options.maps is None and (options.sweep or options.parts):
-        raise ConfigError(f"--{'sweep' if options.sweep else 'parts'} is of maps: give --maps DIR too")
+    if options.maps is None and (of_maps := [o for o in ("sweep", "parts", "views") if getattr(options, o)]):
+        raise ConfigError(f"--{of_maps[0]} is of maps: give --maps DIR too")
     rules, sweeps = _known("rules", options.rules, RULES), _known("sweep", options.sweep, SWEEPS)
     thresholds, masks = _thresholds(options.thresholds), _masks(options.masks)
     for option, number in (("workers", options.workers), ("limit", options.limit)):
@@ -120,7 +123,12 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--stage", default="score")
     parser.add_argument("--limit", type=int, help="only the first images of the split")
     parser.add_argument("--workers", type=int, help="processes; default: one per core, one for few images")
-    parser.add_argument("--parts", action="store_true", help="also measure logits on shared parts (miniature worlds)")
+    parser.add_argument(
+        "--parts", action="store_true", help="also measure logits and shares of shared parts (miniature worlds)"
+    )
+    parser.add_argument(
+        "--views", action="store_true", help="also compare two views of each image (CTI with save_views)"
+    )
     parser.add_argument("--pictures", type=int, default=0, help="draw maps and masks of the first images")
     parser.add_argument("--no-figures", action="store_true", help="leave out figures/*.png")
     parser.add_argument("--quiet", action="store_true", help="do not print the tables")

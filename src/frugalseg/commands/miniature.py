@@ -18,12 +18,14 @@ class _World(NamedTuple):
             defaults.
         counts: Option -> (parameter of the writer, help).
         twin: The writer takes `balanced`.
+        forms: The writer takes `forms`.
     """
 
     help: str
     writer: Callable[[], Callable[..., Path]]
     counts: Mapping[str, tuple[str, str]]
     twin: bool = False
+    forms: bool = False
 
 
 _VAL: Final = {"--images-val": ("images_val", "pictures for validation")}
@@ -50,6 +52,7 @@ _WORLDS: Final = {
         "ADE20K: regions of five textures on a plain ground",
         lambda: import_module("frugalseg.miniature.ade20k").write_ade20k_world,
         _SPLITS,
+        forms=True,
     ),
     "cityscapes": _World(
         "Cityscapes: streets with houses, cars and people; --size is the height",
@@ -80,6 +83,8 @@ def run(argv: list[str]) -> int:
         options.add_argument("--size", type=int, help="side of a picture in pixels, from 64 upward")
         for option, (parameter, what) in world.counts.items():
             options.add_argument(option, dest=parameter, type=int, help=what)
+        if world.forms:
+            options.add_argument("--forms", action="store_true", help="thin and small regions too, by class")
         if world.twin:
             options.add_argument("--balanced", action="store_true", help="the twin: all classes equally frequent")
     settings = vars(parser.parse_args(argv))

@@ -16,12 +16,20 @@ from numpy.typing import NDArray
 from frugalseg.data.parallel import Progress
 from frugalseg.miniature.encoding import encode_jpeg, encode_png
 from frugalseg.miniature.scene import stream
-from frugalseg.miniature.textures import TEXTURES, develop, paint_ground, paint_texture, plane
+from frugalseg.miniature.textures import TEXTURES, Floats, develop, paint_ground, paint_texture, plane
 from frugalseg.miniature.writing import World, facts_of, write_world
 
 CLASS_NAMES: Final = ("ground", *TEXTURES)
 UNITS: Final = 96.0  # along each side of a picture
 RADIUS: Final = (14.0, 30.0)  # least and greatest, in units
+# Of the world with forms: how many of each kind a picture has, later ones over earlier ones; sizes are in units.
+_PLAIN: Final = (1, 3)
+_SLENDER: Final = (2, 4)
+_SMALL: Final = (4, 7)
+_HALF_WIDTH: Final = (4.0, 6.0)
+_HALF_LENGTH: Final = (22.0, 40.0)
+_RING: Final = (12.0, 22.0)
+_DOT: Final = (6.0, 9.0)
 _WORLD_KEY: Final = 12
 _SPLIT_KEYS: Final = {"train": 0, "val": 1}
 _FOLDERS: Final = {"train": "training", "val": "validation"}
@@ -34,7 +42,7 @@ class TexturePicture:
     Attributes:
         image: RGB, shape `(S, S, 3)`.
         mask: 0 void, 1 ground, 2 to 6 textures, shape `(S, S)`; regions are parted by lines of void, 1 pixel wide.
-        regions: Number of discs and squares, 2 to 4; later ones may hide earlier ones.
+        regions: Number of discs and squares, 2 to 4, or of all forms, 7 to 11; later ones may hide earlier ones.
     """
 
     image: NDArray[np.uint8]
@@ -49,28 +57,36 @@ class ADE20KWorld:
     Attributes:
         seed: Any number from 0 upward.
         size: Side of the pictures in pixels, from 64 upward; the scenes do not depend on it.
+        forms: Two textures come as discs and squares, one as bars, one as rings and one as dots. Which ones does the
+            seed say, so that over worlds no form has a texture of its own.
     """
 
     seed: int = 0
     size: int = 96
+    forms: bool = False
 
     def picture(self, split: str, index: int) -> TexturePicture:
         """Draws one picture of `train` or `val`, whatever was drawn before; `index` counts from 0."""
-        rng = stream((_WORLD_KEY, self.seed, _SPLIT_KEYS[split], index), 0)
+        rng = stream((_WORLD_KEY, self.seed, _SPLIT_KEYS[split], index), int(self.forms))
         x, y = plane(self.size, self.size, UNITS)
         image = paint_ground(x, y, rng)
         classes = np.ones((self.size, self.size), dtype=np.uint8)
         owner = np.zeros((self.size, self.size), dtype=np.uint8)
-        count = int(rng.integers(2, 5))
-        for number in range(1, count + 1):
-            texture = int(rng.integers(len(TEXTURES)))
+        kinds = self._kinds(rng) if self.forms else [0] * int(rng.integers(2, 5))
+        for number, kind in enumerate(kinds, start=1):
+            texture = (kind + self.seed) % len(TEXTURES) if self.forms else int(rng.integers(len(TEXTURES)))
             column, row, radius = rng.uniform((8, 8, RADIUS[0]), (UNITS - 8, UNITS - 8, RADIUS[1]))
             dx, dy = x - column, y - row
-            far = np.hypot(dx, dy) if rng.random() < 0.5 else np.maximum(np.abs(dx), np.abs(dy))
-            inside = far < radius
+            inside = _FORMS[kind](dx, dy, radius, rng)
             image[inside] = paint_texture(TEXTURES[texture], dx, dy, rng)[inside]
             classes[inside], owner[inside] = texture + 2, number
-        return TexturePicture(develop(image, rng), np.where(_borders(owner), 0, classes).astype(np.uint8), count)
+        return TexturePicture(develop(image, rng), np.where(_borders(owner), 0, classes).astype(np.uint8), len(kinds))
+
+    def _kinds(self, rng: np.random.Generator) -> list[int]:
+        """Numbers of forms of one picture, large ones first: what is small is seldom hidden."""
+        counts = [int(rng.integers(*between)) for between in (_PLAIN, _SLENDER, _SMALL)]
+        plain, slender = rng.integers(0, 2, counts[0]).tolist(), rng.integers(2, 4, counts[1]).tolist()
+        return [*plain, *slender, *[4] * counts[2]]
 
     def files(self, split: str, index: int) -> Mapping[str, bytes]:
         """The files of one picture, as {path: content}."""
@@ -103,6 +119,31 @@ class ADE20KWorld:
         return {path: "".join(f"{line}\n" for line in lines).encode() for path, lines in lists.items()}
 
 
+def _block(dx: Floats, dy: Floats, radius: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A disc or a square."""
+    far = np.hypot(dx, dy) if rng.random() < 0.5 else np.maximum(np.abs(dx), np.abs(dy))
+    return np.asarray(far < radius)
+
+
+def _bar(dx: Floats, dy: Floats, _radius: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    least, greatest = zip((0, np.pi), _HALF_WIDTH, _HALF_LENGTH, strict=True)
+    angle, half_width, half_length = rng.uniform(least, greatest)
+    along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+    return np.asarray((np.abs(along) < half_length) & (np.abs(across) < half_width))
+
+
+def _ring(dx: Floats, dy: Floats, _radius: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    radius, half_width = rng.uniform((_RING[0], _HALF_WIDTH[0]), (_RING[1], _HALF_WIDTH[1]))
+    return np.asarray(np.abs(np.hypot(dx, dy) - radius) < half_width)
+
+
+def _dot(dx: Floats, dy: Floats, _radius: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    return _block(dx, dy, float(rng.uniform(*_DOT)), rng)
+
+
+_FORMS: Final = (_block, _block, _bar, _ring, _dot)
+
+
 def _borders(owner: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Pixels whose right or lower neighbour belongs to another region: lines of one pixel."""
     border = np.zeros(owner.shape, dtype=np.bool_)
@@ -126,6 +167,7 @@ def write_ade20k_world(
     images_val: int = 150,
     seed: int = 0,
     size: int = 96,
+    forms: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Writes a world in the layout of ADEChallengeData2016, or finishes an interrupted one.
@@ -140,6 +182,7 @@ def write_ade20k_world(
         images_val: Pictures for validation.
         seed: Seed of everything.
         size: Side in pixels, from 64 upward.
+        forms: With bars, rings and dots, see `ADE20KWorld`.
         progress: Called as `progress(done, total)` after every picture.
 
     Returns:
@@ -149,8 +192,9 @@ def write_ade20k_world(
         ConfigError: A number is too small.
         DatasetError: `root` holds another world or something else.
     """
-    world = ADE20KWorld(seed=seed, size=size)
+    world = ADE20KWorld(seed=seed, size=size, forms=forms)
     images = {"train": images_train, "val": images_val}
-    facts = facts_of("ade20k", seed, size, images, classes=CLASS_NAMES)
+    # worlds without them are as they were before there were any
+    facts = facts_of("ade20k", seed, size, images, classes=CLASS_NAMES, **({"forms": True} if forms else {}))
     plan = World(facts, images, _paths, world.files, lambda: world.lists(images))
     return write_world(Path(root), plan, progress)

@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from frugalseg.batch import IGNORE_INDEX
-from frugalseg.ops.confusion import confusion_matrix, mean_iou, pixel_accuracy
+from frugalseg.ops.confusion import confusion_matrix, iou, mean_iou, pixel_accuracy
 
 
 class CountsPixels(LightningModule):
@@ -56,4 +56,7 @@ class CountsPixels(LightningModule):
             self.best.fill_(max(float(self.best), score))
         best = float(self.best) if torch.isfinite(self.best) else score
         scores = {"val/miou": score, "val/miou_best": best, "val/accuracy": pixel_accuracy(counts)}
+        # a class that neither occurs nor is predicted has none
+        found = enumerate(iou(counts).tolist())
+        scores |= {f"val/iou/{number}": value for number, value in found if value == value}
         self.log_dict({**scores, **self.protocol_metrics()}, rank_zero_only=False, sync_dist=False)

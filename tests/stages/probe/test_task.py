@@ -57,6 +57,23 @@ def test_the_counts_are_those_of_a_loop():
     assert (model.confusion_counts()["probe"] == wanted).all()
 
 
+def test_the_iou_of_each_class_is_kept_and_is_that_of_the_counts():
+    """Of one class too many, which is neither there nor predicted, nothing is said."""
+    torch.manual_seed(0)
+    model = LinearProbe(backbone=own("Pooled"), num_classes=CLASSES + 1, protocol="M")
+    torch.nn.init.constant_(model.head.classifier.bias[-1:], -1e3)
+    run = trainer()
+    run.validate(model, loader(world(3, 5, "noise")), verbose=False)
+    counts = model.confusion_counts()["probe"]
+    found = {key: float(value) for key, value in run.callback_metrics.items() if key.startswith("val/iou/")}
+    assert set(found) == {f"val/iou/{c}" for c in range(CLASSES)}
+    for class_id in range(CLASSES):
+        hits = counts[class_id, class_id]
+        union = counts[class_id].sum() + counts[:, class_id].sum() - hits
+        assert found[f"val/iou/{class_id}"] == pytest.approx(hits / union)
+    assert float(run.callback_metrics["val/miou"]) == pytest.approx(sum(found.values()) / CLASSES)
+
+
 def test_a_linear_map_may_come_before_the_resize():
     head, features = LinearHead(7, 5), torch.randn(2, 7, 9, 9)
     assert torch.allclose(resize(head(features), (100, 100)), head(resize(features, (100, 100))), atol=1e-5)

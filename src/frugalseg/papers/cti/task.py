@@ -20,6 +20,7 @@ from frugalseg.papers.cti import losses
 from frugalseg.papers.cti.memory import ClassMemory, paired_tokens
 from frugalseg.papers.cti.model import CTIViT
 from frugalseg.papers.cti.passes import Pass
+from frugalseg.papers.cti.second_view import view_arrays
 from frugalseg.papers.cti.seeds import KINDS, Fit, fit_patches, map_kinds, merge, unmirrored_sum
 from frugalseg.papers.cti.settings import check_settings
 from frugalseg.papers.cti.weights import load_weights
@@ -74,6 +75,7 @@ class CTI(LightningModule):
         unlabelled: what an image without tags means in L_bg: `background` all of it (as the authors'), `skip` nothing.
         seed_map: map that becomes the seed: `q` the refined one, `f` the fused one, `r` the head's.
         save_parts: write all kinds of maps beside the seed, for analysis.
+        save_views: write class tokens and maps of the image and of another view of it, see `papers.cti.second_view`.
         fit: pixels that fill no patch: `crop` (as the authors'), `pad` or `resize`.
         max_pixels: larger images are shrunk for the net; their maps keep full size.
     """
@@ -112,6 +114,7 @@ class CTI(LightningModule):
         unlabelled: Literal["background", "skip"] = "background",
         seed_map: Literal["q", "f", "r"] = "q",
         save_parts: bool = False,
+        save_views: bool = False,
         fit: Fit = "crop",
         max_pixels: int = 1_500_000,
     ) -> None:
@@ -323,7 +326,7 @@ class CTI(LightningModule):
 
         Returns:
             `id` and `arrays`: `keys` (k,) uint8 with 0 first, `cam` and, with `save_parts`, further maps (k, H, W)
-            float16 as of `seeds`.
+            float16 as of `seeds`; with `save_views` those of `view_arrays` of the k - 1 classes, from the first scale.
 
         Raises:
             ConfigError: the data have no image-level labels.
@@ -333,6 +336,9 @@ class CTI(LightningModule):
             raise ConfigError("class maps need image-level labels; choose a split that has them")
         parts = bool(self.hparams["save_parts"])
         found = self._seeds_of(batch["id"][0], batch["images"], batch["tags"][0], batch["size"], parts)
+        if self.hparams["save_views"]:
+            image, limit = batch["images"][0][:1], self.hparams["max_pixels"]
+            found |= view_arrays(self.net, image, found["keys"][1:], limit)
         arrays = {name: maps.half().cpu().numpy() for name, maps in found.items() if name != "keys"}
         return {"id": batch["id"][0], "arrays": {"keys": found["keys"].to(torch.uint8).cpu().numpy(), **arrays}}
 

@@ -14,7 +14,7 @@ from frugalseg.nn.dilated import Early, Stages, dilated
 from frugalseg.ops.cam import resize
 from frugalseg.ops.prototypes import foreground, prior_mask, scaled_cosine_map, weighted_average_pool
 from frugalseg.papers.dsmf.fusion import EnrichmentFusion, Fusion, PyramidFusion
-from frugalseg.papers.dsmf.graph import GraphUnit
+from frugalseg.papers.dsmf.grid import unit_of
 from frugalseg.papers.dsmf.heads import Head
 
 
@@ -61,9 +61,10 @@ class DSMFNet(nn.Module):
         sff_merge: intermediate scales between levels.
         query_dropout: of the query's reduced features.
         prior_chunk: support places that are compared at a time; None for all.
+        unit: `graph`, or `grid`: a convolution of equal start and size in the place of each graph unit.
 
     Raises:
-        ValueError: a stage that is not there, or an unknown fusion.
+        ValueError: a stage that is not there, an unknown fusion or an unknown unit.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class DSMFNet(nn.Module):
         sff_merge: bool = True,
         query_dropout: float = 0.5,
         prior_chunk: int | None = None,
+        unit: Literal["graph", "grid"] = "graph",
     ) -> None:
         super().__init__()
         if not graph_stages or not set(graph_stages) <= {1, 2, 3, 4} or len(set(graph_stages)) < len(graph_stages):
@@ -97,7 +99,7 @@ class DSMFNet(nn.Module):
             for stage in graph_stages
         )
         self.graphs = nn.ModuleList(
-            GraphUnit(dim, nodes, states, graph_impl) if use_graph else nn.Identity() for _ in graph_stages
+            unit_of(unit, dim, nodes, states, graph_impl) if use_graph else nn.Identity() for _ in graph_stages
         )
         self.reduce_query = nn.Sequential(
             nn.Conv2d(channels[1] + channels[2], dim, 1, bias=False), nn.ReLU(inplace=True), nn.Dropout2d(query_dropout)

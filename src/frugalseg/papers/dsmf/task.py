@@ -61,6 +61,7 @@ class DSMF(EpisodeTask):
         cache_bytes: of prototypes and foreground columns of supports that an evaluation keeps; 0 for none.
         feature_bytes: of frozen features that training and evaluation keep by image, and by image and mask; 0 for none.
             For training without augmentation, else nothing that is kept comes back.
+        unit: `graph`, or `grid`, a control: see `DSMFNet`.
     """
 
     monitor: ClassVar[str] = "val/miou"
@@ -94,6 +95,7 @@ class DSMF(EpisodeTask):
         foreground_weight: float = 1.0,
         cache_bytes: int = 4 << 30,
         feature_bytes: int = 0,
+        unit: Literal["graph", "grid"] = "graph",
     ) -> None:
         super().__init__(num_classes)
         self.save_hyperparameters()
@@ -109,7 +111,7 @@ class DSMF(EpisodeTask):
                 raise ConfigError(f"model.init_args.{key} is {count}: set it to 0 or more")
         self.net = DSMFNet(
             backbone, backbone_options, dim, nodes, states, graph_stages, graph_impl, use_graph, use_maps, use_prior,
-            fusion, sff_levels, sff_merge, query_dropout, prior_chunk,
+            fusion, sff_levels, sff_merge, query_dropout, prior_chunk, unit,
         )  # fmt: skip
         self.cache = SupportCache(cache_bytes)
         self.feature_bytes = feature_bytes
