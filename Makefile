@@ -80,6 +80,18 @@ budget: $(READY) ## seconds per image of every stage of SFC's chain at full size
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.studies.stage_seconds --out runs/stage_seconds.json
 	$(BIN)/python -m tests.studies.budget --measured runs/stage_seconds.json
 
+.PHONY: report
+report: $(READY) ## static HTML pages of everything under runs; RUNS="runs/sfc-voc runs/cti-voc" picks experiments
+	$(FS) report $(RUNS) --html runs/report
+
+.PHONY: sync
+sync: $(READY) ## send runs that were logged offline to W&B, those that are not there yet; RUNS as above
+	$(FS) sync $(RUNS)
+
+.PHONY: dashboard
+dashboard: $(READY) ## a W&B workspace and a report per paper: ENTITY=<you> PROJECT=<project>; without a key their definition as a file
+	$(FS) dashboard $(ENTITY:%=--entity %) $(PROJECT:%=--project %) --out runs/dashboard.json
+
 .PHONY: clean
 clean: ## remove caches and build files (runs and the environment stay)
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

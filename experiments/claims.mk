@@ -75,7 +75,8 @@ claim_goals.cti := $(filter %/score/done.json,$(claim_stages.cti))
 
 # one process per seed: backbone, episodes across scales, all rows and their tests
 CLAIM_DSMF := full identity grid no-merge
-claim_fold = $(shell echo $$(($(1) % 3)))
+$(foreach s,$(CLAIM_SEEDS),$(eval claim_fold_$(s) := $(shell echo $$(($(s) % 3)))))
+claim_fold = $(claim_fold_$(1))
 claim_tiles = runs/worlds/isaid5i-claims-seed$(1)
 claim_dsmf_dir = runs/claims-dsmf-$(2)/fold$(call claim_fold,$(1))/seed$(1)
 claim_dsmf_overlay.identity := --config experiments/dsmf/method/no-graph.yaml

@@ -16,7 +16,7 @@ COLOURS = {HOLDS: "#2e7d4f", CONTRADICTED: "#c44e52", NOT_SHOWN: "#b8860b", INCO
 def draw_claims(path: Path, rows: Sequence[Row]) -> None:
     """Draw every effect with its interval and its seeds: to the right of zero is as claimed, whichever way that is.
 
-    Claims of one unit share an axis; a tick on the zero side of an interval is the claim's margin.
+    Claims of one paper and unit share an axis; a short upright line is a claim's margin.
 
     Args:
         path: PNG.
@@ -27,10 +27,10 @@ def draw_claims(path: Path, rows: Sequence[Row]) -> None:
     units: dict[str, list[Row]] = {}
     for row in rows:
         if row.mean is not None:
-            units.setdefault(row.claim["unit"], []).append(row)
+            units.setdefault(f"{row.claim['paper']}: {row.claim['unit']}", []).append(row)
     heights = [len(own) + 1.2 for own in units.values()]
     figure = Figure(figsize=(11.0, 0.8 + 0.42 * sum(heights)), layout="constrained")
-    panels: Sequence[Any] = figure.subplots(len(units), 1, squeeze=False, height_ratios=heights)[:, 0] if units else []
+    panels: Any = figure.subplots(len(units), 1, squeeze=False, height_ratios=heights)[:, 0] if units else []
     for axes, (unit, own) in zip(panels, units.items(), strict=True):
         _panel(axes, unit, own)
     figure.suptitle("Effect of treatment over baseline; right of zero: as claimed. Bars: 95 % intervals; dots: seeds")
@@ -39,7 +39,7 @@ def draw_claims(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _panel(axes: Any, unit: str, rows: Sequence[Row]) -> None:
-    """All claims of one unit below one another."""
+    """Claims that share an axis, below one another."""
     for place, row in enumerate(rows):
         sign = 1.0 if row.claim["better"] == "higher" else -1.0
         colour = COLOURS[row.verdict]

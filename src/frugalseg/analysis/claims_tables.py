@@ -94,8 +94,11 @@ def notes(rows: Sequence[Row], total: int, seconds: float) -> list[str]:
         f" All together {clock(seconds)}.",
         definitions(rows),
     ]
-    remarks = {row.claim["id"]: "; ".join(row.remarks) for row in rows if row.remarks}
-    return found + [f"{name}: {remark}." for name, remark in remarks.items()]
+    remarks: dict[str, list[str]] = {}
+    for row in rows:
+        if row.remarks:
+            remarks.setdefault("; ".join(row.remarks), []).append(row.claim["id"])
+    return found + [f"{', '.join(names)}: {remark}." for remark, names in remarks.items()]
 
 
 def definitions(rows: Sequence[Row]) -> str:
@@ -109,17 +112,16 @@ def definitions(rows: Sequence[Row]) -> str:
     return text + ("." if any(row.standing != FIXED for row in rows) else ": each claim is older than its runs.")
 
 
-def claims_table(rows: Sequence[Row], total: int, seconds: float) -> Table:
-    """For the terminal.
+def claims_table(rows: Sequence[Row]) -> Table:
+    """For the terminal; `notes` belong below it.
 
     Args:
         rows: at least one.
-        total: number of claims in their file.
-        seconds: wall time of all their runs.
     """
-    table = Table(title="claims", caption="\n".join(map(escape, notes(rows, total, seconds))), caption_justify="left")
+    table = Table(title="claims")
     for place, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if place in (0, 3, 5) else "right", overflow="fold")
+        width = None if place else 40  # a statement in a narrow column makes a long table
+        table.add_column(head, justify="left" if place in (0, 3, 5) else "right", overflow="fold", min_width=width)
     for place, row in enumerate(rows):
         if place and row.claim["paper"] != rows[place - 1].claim["paper"]:
             table.add_section()
@@ -149,7 +151,7 @@ def claims_lines(rows: Sequence[Row], total: int, seconds: float) -> list[str]:
 def _equal(row: Row) -> str:
     """What is equal on both sides, and what else to read."""
     beside = f" Read beside {', '.join(row.claim['controls'])}." if row.claim["controls"] else ""
-    return f"{row.claim['equal']}{beside}"
+    return f"{row.claim['equal'].rstrip('.')}.{beside}"
 
 
 def _cell(text: str) -> str:

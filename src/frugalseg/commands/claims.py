@@ -10,12 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from frugalseg.analysis.claims import read_claims
 from frugalseg.analysis.claims_figure import draw_claims
 from frugalseg.analysis.claims_guard import committed
 from frugalseg.analysis.claims_rows import Row, settle
 from frugalseg.analysis.claims_runs import Runs, worked
-from frugalseg.analysis.claims_tables import claims_csv, claims_lines, claims_table
+from frugalseg.analysis.claims_tables import claims_csv, claims_lines, claims_table, notes
 from frugalseg.analysis.markdown import marks, put_between, read_between
 from frugalseg.analysis.results import Record, body_of, dump, record_path, write_record
 from frugalseg.analysis.tables import terminal
@@ -46,7 +48,11 @@ def run(argv: list[str]) -> int:
     facts = made_by("claims", argv) | {"file": {"path": str(options.file), "sha256": file_digest(options.file)}}
     _write(options.out, rows, facts | _records(rows, runs))
     record = _record(shown, len(rows), facts | _records(shown, runs))
-    terminal().print(claims_table(shown, len(rows), worked(record["runs"])))
+    console = terminal()
+    console.print(claims_table(shown))
+    # not as the table's caption, of which rich drops the end of a line that is just too long
+    for note in notes(shown, len(rows), worked(record["runs"])):
+        console.print(escape(note), highlight=False)
     _put(options, record)
     print(f"tables: {options.out}")
     return 0
