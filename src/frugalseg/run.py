@@ -8,7 +8,9 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -190,6 +192,8 @@ class RunFolder:
     experiment: str
     stage: str
     identity: dict[str, Any] = field(default_factory=dict)
+    _earlier: float | None = field(default=0.0, init=False, repr=False, compare=False)
+    _began: float = field(default_factory=time.monotonic, init=False, repr=False, compare=False)
 
     @property
     def digest(self) -> str:
@@ -222,7 +226,9 @@ class RunFolder:
         if blocking is not None:
             raise RunFolderError(f"{blocking}: is a file where a run folder belongs; move it or choose another RUN=")
         record = self.path / "provenance.json"
-        resumed = []
+        resumed: list[str] = []
+        peaks: dict[str, Any] = {}
+        self._earlier, self._began = 0.0, time.monotonic()
         if self.path.exists() and not all(_is_leftover(path) for path in self.path.iterdir()):
             if not record.is_file():
                 raise RunFolderError(
@@ -236,11 +242,26 @@ class RunFolder:
                 )
             if owner.get("digest") == self.digest:
                 resumed = [*owner.get("resumed", []), datetime.now(UTC).isoformat(timespec="seconds")]
+                self._earlier = self._seconds_worked(owner)
+                peaks = {key: owner[key] for key in ("peak_gpu_memory_bytes",) if key in owner}
             elif self._has_results():
                 self._move_aside(str(owner.get("digest"))[:8])
         self.path.mkdir(parents=True, exist_ok=True)
         ours = {"experiment": self.experiment, "stage": self.stage, "digest": self.digest, "identity": self.identity}
-        write_json(record, {**provenance, **ours, "resumed": resumed})
+        effort = {"claimed": time.time(), "seconds_earlier": self._earlier, **peaks}
+        write_json(record, {**provenance, **ours, **effort, "resumed": resumed})
+
+    def _seconds_worked(self, record: dict[str, Any]) -> float | None:
+        """Wall seconds up to the last sign of life of an unfinished run: a process that was killed tells nothing.
+
+        Args:
+            record: its `provenance.json`; where an older version wrote it, there is no telling, hence None.
+        """
+        claimed, earlier = record.get("claimed"), record.get("seconds_earlier")
+        if not isinstance(claimed, int | float) or not isinstance(earlier, int | float):
+            return None
+        signs = (path.stat().st_mtime for path in self.path.rglob("*") if path.is_file())
+        return earlier + max(0.0, max(signs, default=claimed) - claimed)
 
     def _has_results(self) -> bool:
         """Whether there is more than the records that a stage writes before its first result."""
@@ -262,8 +283,18 @@ class RunFolder:
         """Write `metrics.json` and then, as the last file of all, `done.json`."""
         if metrics is not None:
             write_json(self.path / "metrics.json", dict(metrics))
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(
-            self.path / "done.json",
-            {"digest": self.digest, "finished": finished, "inputs": self.identity.get("inputs", {})},
-        )
+        done = {
+            "digest": self.digest,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "inputs": self.identity.get("inputs", {}),
+            "peak_memory_bytes": peak_memory(),
+        }
+        if self._earlier is not None:
+            done["seconds"] = round(self._earlier + time.monotonic() - self._began, 3)
+        write_json(self.path / "done.json", done)
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in bytes; workers of loaders are not counted."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

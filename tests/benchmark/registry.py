@@ -255,4 +255,8 @@ GROUPS = [
         "tests.benchmark.walk:memory",
         Row("walk.peak_memory", "memory that this walk adds to a process", "MB", bound=200),
     ),
+    Group(
+        "tests.benchmark.report:hundred_runs",
+        Row("report.hundred_runs", "CPU seconds of the static report of 100 made-up runs", "s", bound=20.0),
+    ),
 ]

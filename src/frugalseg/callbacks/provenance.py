@@ -116,3 +116,12 @@ class Provenance(Callback):
             if isinstance(logger, WandbLogger):
                 # Lightning's own hand-over loses the nested settings of subclasses in offline runs
                 logger.experiment.config.update({"config": self.config, **facts}, allow_val_change=True)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Add the largest memory that tensors took on a GPU, over all resumptions; `done.json` has the rest."""
+        if not trainer.is_global_zero or not torch.cuda.is_available():
+            return
+        path = Path(trainer.default_root_dir) / "provenance.json"
+        record = read_json(path) if path.is_file() else {}
+        key, peak = "peak_gpu_memory_bytes", torch.cuda.max_memory_allocated()
+        write_json(path, {**record, key: max(peak, int(record.get(key) or 0))})

@@ -2,9 +2,16 @@
 
 Folders may hold scores of maps and masks, few-shot tests (`fold*/seed*/<K>shot-test`), evaluations of dense features
 (probe, cluster, retrieval, fine-tuning), or several of these.
+
+--html writes static pages instead: DIR/index.html and one page per experiment, of the folders named or of all of
+--runs. They need no server and no network. A run that is broken or half-finished is listed as such and does not stop
+the rest.
 """
 
 import argparse
+import sys
+import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,20 +25,29 @@ from frugalseg.analysis.few_shot_pairs import paired_grids
 from frugalseg.analysis.few_shot_rows import Row, rows_of, write_rows
 from frugalseg.analysis.few_shot_tables import blocks, class_grids, fact_table, grid_table, main_grid, page_lines
 from frugalseg.analysis.markdown import MARKER, write_into
+from frugalseg.analysis.results import record_of, record_path, write_record
 from frugalseg.analysis.seeds import Aggregate, finished_stages, write_aggregates
 from frugalseg.analysis.tables import class_table, logit_table, splits_of, summary_table, terminal
+from frugalseg.commands.results import made_by
+from frugalseg.errors import ConfigError
 
 
 def run(argv: list[str]) -> int:
     """Aggregate and print experiments."""
     parser = argparse.ArgumentParser("frugalseg report", description=__doc__)
-    parser.add_argument("experiments", nargs="+", type=Path, help="folders runs/<experiment>[-<name>]")
+    parser.add_argument("experiments", nargs="*", type=Path, help="folders runs/<experiment>[-<name>]")
+    parser.add_argument("--html", type=Path, metavar="DIR", help="write static pages there, and no aggregates")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="of --html: folder of all runs; default: runs")
     parser.add_argument("--classes", action="store_true", help="also print every class")
     parser.add_argument("--into", type=Path, help="also put the tables between the markers of this markdown page")
     parser.add_argument(
         "--marker", default=MARKER, metavar="NAME", help=f"of --into: name in the markers; default: {MARKER}"
     )
     options = parser.parse_args(argv)
+    if options.html is not None:
+        return _write_pages(options)
+    if not options.experiments:
+        raise ConfigError("frugalseg report: name folders of experiments, or give --html DIR for pages of all runs")
     console = terminal()
     few_shot = {
         folder: rows_of(folder.name, read_stages(folder)) for folder in options.experiments if has_few_shot(folder)
@@ -51,9 +67,29 @@ def run(argv: list[str]) -> int:
         console.print(dense_table(dense))
     if options.into is not None:
         write_into(options.into, results, options.marker, [*page_lines(rows), *dense_lines(dense)])
+        if (record := record_path(options.into, options.marker)) is not None:
+            content = record_of(results, rows, dense) | made_by("report", argv)
+            write_record(record, content, options.into, options.marker)
     console.print(
         "aggregates: " + ", ".join(str(folder / "aggregate") for folder in options.experiments), highlight=False
     )
+    return 0
+
+
+def _write_pages(options: argparse.Namespace) -> int:
+    """Write the static report and say what is in it."""
+    from frugalseg.analysis.html import write_report  # templates: only for those who want pages
+
+    if options.into is not None:
+        raise ConfigError("--html and --into: write the pages and the markdown table by two commands")
+    began = time.monotonic()
+    summary = write_report(options.experiments, options.runs, options.html)
+    counts = Counter(str(entry.state) for entry in summary.entries)
+    states = ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) or "none"
+    for entry in summary.entries:
+        if entry.troubles:
+            print(f"{entry.name}: {entry.state}: {entry.troubles}", file=sys.stderr)
+    print(f"{summary.first}: experiments: {states} ({time.monotonic() - began:.1f} s)")
     return 0
 
 
