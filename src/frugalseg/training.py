@@ -21,6 +21,8 @@ import frugalseg.commands.benchmarks  # noqa: F401 - makes the data modules know
 from frugalseg.callbacks import LineProgress, RandomState
 from frugalseg.callbacks.loggers import csv_logger, hush, wandb_logger
 from frugalseg.callbacks.provenance import Provenance, describe
+from frugalseg.callbacks.wandb_runs import close_run, sweep_name
+from frugalseg.callbacks.wandb_stages import finish_trained
 from frugalseg.commands.parsing import one_line
 from frugalseg.data.episode_files import files_of
 from frugalseg.errors import CheckpointError, ConfigError, DatasetNotFoundError
@@ -96,6 +98,7 @@ class SuiteCLI(LightningCLI):
         config = self.config[self.subcommand]
         settings = config["run"]
         run = Run(**settings.as_dict() if isinstance(settings, Namespace) else settings)
+        run.name = sweep_name(run.name)
         _check_fold(run, config["data"].get("init_args") or {})
         suffix = f"-{self.subcommand}" if self.subcommand in {"validate", "test"} else ""
         folder = run.folder(int(config["seed_everything"]), suffix)
@@ -144,12 +147,8 @@ class SuiteCLI(LightningCLI):
         given = settings.get("logger")
         own = given in (None, True, False)
         kwargs["logger"] = [csv_logger(folder), *([] if own else given if isinstance(given, list) else [given])]
-        if (
-            given in (None, True)
-            and run.wandb
-            and _is_rank_zero()
-            and (tracker := wandb_logger(folder, run)) is not None
-        ):
+        wanted = given in (None, True) and run.wandb and not settings.get("fast_dev_run")
+        if wanted and _is_rank_zero() and (tracker := wandb_logger(folder)) is not None:
             kwargs["logger"].append(tracker)
         kwargs["callbacks"] = [*(settings.get("callbacks") or []), *self._own_callbacks(settings)]
         return super().instantiate_trainer(**kwargs)
@@ -230,6 +229,8 @@ class SuiteCLI(LightningCLI):
         metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         if self.trainer.is_global_zero:
             self.run_folder.finish(metrics)
+            names = getattr(self.datamodule, "class_names", None)
+            finish_trained(self.trainer.loggers, self.run_folder.path, self.config_dump, names)
 
 
 @rank_zero_only
@@ -340,4 +341,6 @@ def run_trainer(words: Sequence[str]) -> int:
         raise ConfigError(one_line(str(error)) + f"; see `frugalseg {words[0]} --help`") from error
     except UpToDate as reason:
         print(reason, file=sys.stderr)
+    finally:
+        close_run(code=1)  # a stage that finished has ended its run itself
     return 0

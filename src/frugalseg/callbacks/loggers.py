@@ -2,14 +2,13 @@
 
 import csv
 import logging
-import netrc
-import os
 import warnings
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
+from frugalseg.callbacks.wandb_runs import open_run
 from frugalseg.errors import RunFolderError
 
 EXPECTED = (
@@ -27,15 +26,6 @@ EXPECTED = (
     ".*isinstance.treespec, LeafSpec.*",
 )
 """Warnings of Lightning about what is so on purpose."""
-
-
-class RunNames(Protocol):
-    """What a tracker wants to know of a run."""
-
-    experiment: str
-    stage: str
-    name: str
-    fold: int | None
 
 
 def csv_logger(folder: Path) -> CSVLogger:
@@ -60,41 +50,18 @@ def csv_logger(folder: Path) -> CSVLogger:
     return logger
 
 
-def has_key() -> bool:
-    """Whether W&B could log in without asking: an environment variable or an entry of netrc."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return any("wandb" in host for host in netrc.netrc().hosts)
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def wandb_logger(folder: Path, run: RunNames) -> WandbLogger | None:
+def wandb_logger(folder: Path) -> WandbLogger | None:
     """A W&B logger with a run id that stays the same when the run is continued; None where W&B is disabled.
 
     Args:
-        folder: the run folder; W&B writes to its `wandb/`, the id is kept in `wandb-id.txt`.
-        run: names of experiment and stage, used as group and job type.
-    """
-    if os.environ.get("WANDB_MODE") == "disabled":
-        return None
-    import wandb
+        folder: the run folder, claimed; see `open_run`.
 
-    record = folder / "wandb-id.txt"
-    identity = record.read_text().strip() if record.is_file() else wandb.sdk.lib.runid.generate_id()
-    record.write_text(identity + "\n")
-    offline = os.environ.get("WANDB_MODE") == "offline" or not has_key()
-    return WandbLogger(
-        name="/".join(folder.parts[-3:]),
-        save_dir=str(folder),
-        project=os.environ.get("WANDB_PROJECT", "frugalseg"),
-        id=identity,
-        resume="allow",
-        offline=offline,
-        group=run.experiment,
-        job_type=run.stage,
-    )
+    Raises:
+        ConfigError: `WANDB_MODE` is none, or is online without a key.
+    """
+    run = open_run(folder)
+    # Lightning's own way to an offline run sets WANDB_MODE for all that comes after it in this process
+    return None if run is None else WandbLogger(save_dir=str(folder), id=run.id, project=run.project, experiment=run)
 
 
 def hush() -> None:

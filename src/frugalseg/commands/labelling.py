@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from frugalseg.callbacks.provenance import describe
+from frugalseg.callbacks.wandb_stages import log_stage
 from frugalseg.commands.label_gpu import label_on_gpu
 from frugalseg.commands.label_inputs import require_files
 from frugalseg.commands.label_settings import Request
@@ -70,6 +71,7 @@ def label_split(request: Request, labeller: Labeller, settings: Any, inputs: Map
             options.out, len(bare), len(made), first_five(bare),
         )  # fmt: skip
     folder.finish(_metrics(options.split, made))
+    log_stage(options.out, list(inputs.values()))
     return 0
 
 
