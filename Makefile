@@ -84,6 +84,11 @@ budget: $(READY) ## seconds per image of every stage of SFC's chain at full size
 report: $(READY) ## static HTML pages of everything under runs; RUNS="runs/sfc-voc runs/cti-voc" picks experiments
 	$(FS) report $(RUNS) --html runs/report
 
+.PHONY: notebooks
+notebooks: $(READY) ## execute the notebooks on what is under runs; they and their pictures go to runs/notebooks
+	@mkdir -p runs/notebooks && cp notebooks/*.ipynb runs/notebooks
+	FRUGALSEG_RUNS="$(CURDIR)/runs" JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter-execute --inplace --kernel_name=python3 runs/notebooks/*.ipynb
+
 .PHONY: sync
 sync: $(READY) ## send runs that were logged offline to W&B, those that are not there yet; RUNS as above
 	$(FS) sync $(RUNS)

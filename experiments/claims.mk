@@ -155,7 +155,7 @@ claim_goals.mevt := $(filter %/shapes/done.json,$(claim_stages.mevt))
 
 # ---------------------------------------------------------------- all of them
 
-CLAIM_STAGES := $(foreach p,$(CLAIMED),$(claim_stages.$(p)))
+CLAIM_COUNTED := $(foreach p,$(CLAIMED),$(claim_stages.$(p)))
 .PHONY: claims claims-scores
 claims-scores: $(foreach p,$(CLAIMED),$(claim_goals.$(p)))
 
@@ -164,6 +164,6 @@ ifneq ($(findstring n,$(firstword -$(MAKEFLAGS))),)
 	@$(MAKE) --no-print-directory claims-scores
 else
 	@$(FS) follow --title "claims $(ONLY)" --log runs/claims/log.txt --expected $(CLAIMS)/seconds.json $(REMEMBER:%=--remember %) \
-	  --stages $(CLAIM_STAGES) -- $(MAKE) --no-print-directory -j2 claims-scores
+	  --stages $(CLAIM_COUNTED) -- $(MAKE) --no-print-directory -j2 claims-scores
 endif
 	$(FS) claims $(ONLY:%=--only %) --out runs/claims
