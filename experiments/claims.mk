@@ -160,7 +160,7 @@ CLAIM_COUNTED := $(foreach p,$(CLAIMED),$(claim_stages.$(p)))
 claims-scores: $(foreach p,$(CLAIMED),$(claim_goals.$(p)))
 
 claims: $(READY) ## the papers' claims in miniature: baselines, five seeds, intervals, verdicts (two hours on 2 cores); ONLY=sfc|cti|dsmf|mevt
-ifneq ($(findstring n,$(firstword -$(MAKEFLAGS))),)
+ifneq ($(findstring n,$(filter-out -%,$(firstword $(MAKEFLAGS)))),)
 	@$(MAKE) --no-print-directory claims-scores
 else
 	@$(FS) follow --title "claims $(ONLY)" --log runs/claims/log.txt --expected $(CLAIMS)/seconds.json $(REMEMBER:%=--remember %) \

@@ -23,7 +23,7 @@ demo-scores: $(call demo_of,cti-full,score-segment-val) $(call demo_few,full,5sh
   $(foreach r,$(DEMO_SFC),$(call demo_of,sfc-$(r),score)) $(call demo_of,cti-baseline,score) $(call demo_of,mevt-init,cluster-18-validate)
 
 demo: $(READY) ## all four papers in miniature, end to end (at most 12 minutes on 2 cores); Ctrl-C, and again goes on
-ifneq ($(findstring n,$(firstword -$(MAKEFLAGS))),)
+ifneq ($(findstring n,$(filter-out -%,$(firstword $(MAKEFLAGS)))),)
 	@$(MAKE) --no-print-directory demo-scores
 else
 	@$(FS) follow --title "frugalseg in miniature" --log runs/demo/log.txt --expected experiments/demo.json $(REMEMBER:%=--remember %) \

@@ -31,6 +31,11 @@ TRAINER_IDENTITY = (
     "limit_predict_batches", "val_check_interval", "check_val_every_n_epoch",
 )  # fmt: skip
 """Trainer settings that a result depends on; accelerator, loggers and callbacks are left out."""
+ADDED_LATER: dict[str, dict[str, Any]] = {
+    "frugalseg.papers.cti.CTI": {"save_views": False},
+    "frugalseg.papers.dsmf.DSMF": {"unit": "graph"},
+}
+"""Settings that tasks gained, with the value that stands for how it was before: stages that lack them stay up to date."""
 FIT_ONLY = ("devices", "num_nodes")
 """They set the batch of a fit; scores and predictions are the same on any number."""
 
@@ -171,10 +176,19 @@ def config_identity(config: dict[str, Any], fit: bool = True) -> dict[str, Any]:
     trainer = config.get("trainer") or {}
     return {
         "data": data,
-        "model": config.get("model"),
+        "model": _as_before(config.get("model")),
         "seed": config.get("seed_everything"),
         "trainer": {key: trainer.get(key) for key in TRAINER_IDENTITY if fit or key not in FIT_ONLY},
     }
+
+
+def _as_before(model: Any) -> Any:
+    """A task's settings without those that say no more than that they did not exist when older stages ran."""
+    added = ADDED_LATER.get(str(model.get("class_path")), {}) if isinstance(model, dict) else {}
+    if not added or not isinstance(model.get("init_args"), dict):
+        return model
+    kept = {k: v for k, v in model["init_args"].items() if k not in added or v != added[k]}
+    return {**model, "init_args": kept}
 
 
 @dataclass
