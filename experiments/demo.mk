@@ -30,6 +30,7 @@ else
 	  --stages $(DEMO_COUNTED) -- $(MAKE) --no-print-directory -j2 demo-scores
 endif
 	@# the tables of single experiments are in the report
+	@mkdir -p runs/demo
 	$(FS) report $(DEMO_RUNS) --html runs/report > runs/demo/tables.txt
 	$(FS) demo --seed $(DEMO_SEED) --fold $(DEMO_FOLD) --out runs/report/demo.png
 	@echo "report: runs/report/index.html, everything that was printed: runs/demo/log.txt"

@@ -35,7 +35,7 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
     "frugalseg.papers.cti.CTI": {"save_views": False},
     "frugalseg.papers.dsmf.DSMF": {"unit": "graph"},
 }
-"""Settings that tasks gained, with the value that stands for how it was before: stages that lack them stay up to date."""
+"""Settings that tasks gained, and the value that says how it was before: stages that lack them stay up to date."""
 FIT_ONLY = ("devices", "num_nodes")
 """They set the batch of a fit; scores and predictions are the same on any number."""
 

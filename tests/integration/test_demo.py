@@ -1,6 +1,7 @@
 """The table and the picture of `make demo`, from run folders as its stages leave them."""
 
 import json
+import os
 import shutil
 import subprocess
 
@@ -112,3 +113,25 @@ def test_the_demo_has_all_stages_that_its_plan_makes():
     ]
     assert len(listed) == len(set(listed))
     assert len(listed) == sum(part.split()[0] in verbs for part in parts)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("target", ["demo", "claims"])
+@pytest.mark.parametrize(
+    ("flags", "dry"),
+    [([], False), (["-k"], False), (["-j3"], False), (["SEEDS=1"], False), (["-kn"], True), (["-n"], True)],
+)
+def test_progress_is_shown_unless_only_the_plan_is_asked_for(target, flags, dry, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    words = ["FS=echo FS", "MAKE=echo SUB", "READY=ready", "--no-print-directory", *flags, target]
+    (tmp_path / "Makefile").symlink_to(REPOSITORY / "Makefile")
+    (tmp_path / "experiments").symlink_to(REPOSITORY / "experiments")
+    for name in ("requirements.lock", "pyproject.toml", "ready"):
+        (tmp_path / name).touch()
+    done = subprocess.run(["make", *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    follows = [line for line in said if line.startswith("FS follow")]
+    assert bool(follows) != dry
+    if follows:
+        assert follows[0].endswith(f"-- echo SUB --no-print-directory -j2 {target}-scores")

@@ -11,6 +11,7 @@ import pytest
 from frugalseg.analysis import stage_times
 from frugalseg.analysis.stage_times import Stages, clock, stage_name
 from frugalseg.cli import main
+from frugalseg.commands import follow as follow_verb
 
 MAKE = """
 import json, pathlib, sys, time
@@ -74,6 +75,34 @@ def test_a_signal_stops_what_runs_and_nothing_stays_behind(tmp_path, number):
     assert "stopped with 0 of 1 stages done" in said
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_stage_that_is_deaf_to_the_interrupt_is_ended_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(follow_verb, "PATIENCE", 0.5)
+    child = (
+        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    )
+    deaf = subprocess.Popen([sys.executable, "-c", child], start_new_session=True, stdout=subprocess.PIPE)
+    deaf.stdout.readline()
+    began = time.monotonic()
+    follow_verb._stop(deaf)
+    assert deaf.returncode == -signal.SIGTERM
+    assert time.monotonic() - began < 20
+
+
+def test_a_hang_up_that_the_caller_ignores_stays_ignored(tmp_path):
+    files = done_files(tmp_path, "a/seed0/fit")
+    words = ["follow", "--log", str(tmp_path / "log.txt"), "--stages", *files, "--", sys.executable, "-c", MAKE, *files]
+    hush = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN); os.execv(sys.executable, sys.argv[1:])"
+    )
+    watcher = subprocess.Popen([sys.executable, "-c", hush, sys.executable, "-m", "frugalseg", *words])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "log.txt").exists() or not (tmp_path / "log.txt").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    watcher.send_signal(signal.SIGHUP)
+    assert watcher.wait(60) == 0
 
 
 @pytest.mark.parametrize(("command", "said"), [([], "no command"), (["/no/such/program"], "cannot be started")])

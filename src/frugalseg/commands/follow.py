@@ -23,6 +23,8 @@ from frugalseg.run import read_json, write_json
 
 POLL, LINES_EVERY, TAIL = 0.5, 15.0, 15
 """Seconds between looks at the folders, seconds between lines without a terminal, lines of the log after a failure."""
+PATIENCE = 30.0
+"""Seconds that stages have to stop: a checkpoint may be under way."""
 
 
 def run(argv: list[str]) -> int:
@@ -70,9 +72,12 @@ def _watch(command: list[str], stages: Stages, title: str, log: Path) -> int:
             child = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)  # noqa: S603
         except OSError as error:
             raise ConfigError(f"{command[0]}: cannot be started ({error.strerror})") from None
-        # a terminal that is closed, or a polite kill, stops the stages too: they would go on unseen
+        # a terminal that is closed, or a polite kill, stops the stages too: they would go on unseen. What the caller
+        # has us ignore, as `nohup` does, stays ignored
         before = {
-            number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)
+            number: signal.signal(number, signal.default_int_handler)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN
         }
         try:
             _show(child, stages, title, console)
@@ -123,12 +128,16 @@ def _panel(stages: Stages, title: str) -> RenderableType:
 
 
 def _stop(child: "subprocess.Popen[bytes]") -> None:
-    """Interrupt the whole group, as Ctrl-C in a terminal would, and wait; a second Ctrl-C ends it at once."""
-    try:
-        os.killpg(child.pid, signal.SIGINT)
-        child.wait()
-    except KeyboardInterrupt:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-    except ProcessLookupError:
-        child.wait()
+    """Interrupt the whole group, as Ctrl-C in a terminal would, and wait; what does not heed it is ended less politely.
+
+    Children of a background job of a script are born deaf to the interrupt. A second Ctrl-C does not wait.
+    """
+    for number, patience in ((signal.SIGINT, PATIENCE), (signal.SIGTERM, PATIENCE), (signal.SIGKILL, None)):
+        try:
+            os.killpg(child.pid, number)
+            child.wait(patience)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            continue
+        except ProcessLookupError:
+            child.wait()
+        return
