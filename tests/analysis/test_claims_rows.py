@@ -152,6 +152,17 @@ def test_the_start_of_a_resumed_stage_is_not_taken_for_its_first(tmp_path):
     assert row.seconds == pytest.approx(9 * 60)
 
 
+@pytest.mark.parametrize("place", ["bank/seed11/score.old-1234", "plain/fold1/seed12/classify"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_runs_that_were_moved_aside_or_never_finished_were_seen_too(tmp_path, place, finished):
+    study(tmp_path, bank=BANK, plain=PLAIN)
+    folder = finish(tmp_path, place, started="2026-01-01T00:00:00+00:00")
+    if not finished:
+        (folder / "done.json").unlink()
+    (row,) = rows_of(tmp_path, entry())
+    assert row.started == "2026-01-01T00:00:00+00:00"
+
+
 def test_a_row_comes_back_from_json(tmp_path):
     study(tmp_path, bank=BANK, plain=PLAIN)
     (row,) = rows_of(tmp_path, entry(), fixed={"sfc-bank": datetime(2026, 1, 1, tzinfo=UTC)})

@@ -262,11 +262,18 @@ def test_a_verb_is_logged_where_what_it_reads_was_logged(stage, monkeypatch):
     assert "WANDB_DATA_DIR" not in os.environ
 
 
-def test_a_tracker_that_fails_takes_no_result_with_it(stage, monkeypatch, caplog):
+def of_wandb(text):
+    import wandb
+
+    return wandb.errors.CommError(text)
+
+
+@pytest.mark.parametrize("kind", [of_wandb, RunFolderError, OSError])
+def test_a_tracker_that_fails_takes_no_result_with_it(stage, monkeypatch, caplog, kind):
     import wandb
 
     def fail(*_):
-        raise wandb.errors.CommError("the server\nis gone")
+        raise kind("the server\nis gone")
 
     folder = stage("x/seed0/score", metrics={"val/miou": 0.5})
     (folder / RECORD).write_text("ab12cd34\n")
@@ -275,6 +282,15 @@ def test_a_tracker_that_fails_takes_no_result_with_it(stage, monkeypatch, caplog
     log_stage(folder, [])
     assert f"W&B: the server is gone; the results are in {folder}" in caplog.text
     assert wandb.run is None
+
+
+@pytest.mark.parametrize("mode", ["online", "sometimes"])
+def test_a_mode_that_cannot_be_does_not_fail_a_verb_that_has_finished(keyless, stage, monkeypatch, caplog, mode):
+    folder = stage("x/seed0/score", metrics={"val/miou": 0.5})
+    (folder / RECORD).write_text("ab12cd34\n")
+    monkeypatch.setenv("WANDB_MODE", mode)
+    log_stage(folder, [])
+    assert "W&B: WANDB_MODE" in caplog.text and str(folder) in caplog.text
 
 
 def test_nothing_imports_wandb_until_a_run_is_begun():

@@ -105,7 +105,8 @@ def _row(claim: Claim, runs: Runs, fixed: datetime | None) -> dict[str, Any]:
     effect = effect_of(list(differences.values()))
     judged = verdict(effect, claim.sign, claim.margin) if not lacks else INCOMPLETE
     records = [record for run in claim.runs for seed in claim.seeds for record in runs.records(run, seed).values()]
-    started = min(filter(None, (_time(record["started"]) for record in records)), default=None)
+    begun = [_time(start) for run in claim.runs for seed in claim.seeds for start in runs.starts(run, seed)]
+    started = min(filter(None, begun), default=None)
     seconds = [record["seconds"] for record in records if record["seconds"] is not None]
     return {
         "claim": asdict(claim) | {"terms": {term: side._asdict() for term, side in claim.terms.items()}},

@@ -85,6 +85,15 @@ class Runs:
         top = self.root / run
         return {folder.relative_to(top).as_posix(): _record(folder) for folder in _finished(top, seed)}
 
+    def starts(self, run: str, seed: int) -> list[str]:
+        """When stages of a run's seed began, also those that were stopped, or moved aside when settings changed.
+
+        Whoever looks at results and then changes a row has seen them, whatever the row says afterwards.
+        """
+        top = self.root / run
+        folders = [f.parent for p in ("", "fold*/") for f in sorted(top.glob(f"{p}seed{seed}/*/provenance.json"))]
+        return [str(found) for found in (_record(folder)["started"] for folder in folders) if found]
+
 
 def _finished(top: Path, seed: int) -> Iterator[Path]:
     for pattern in (f"seed{seed}/*/done.json", f"fold*/seed{seed}/*/done.json"):

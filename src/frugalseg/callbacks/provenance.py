@@ -96,6 +96,9 @@ class Provenance(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Add data digest, resolved hyperparameters, devices and parameter counts."""
+        if torch.cuda.is_available():
+            # stages that `+` joins share a process: each tells its own
+            torch.cuda.reset_peak_memory_stats()
         if not trainer.is_global_zero:
             return
         data = getattr(trainer, "datamodule", None)

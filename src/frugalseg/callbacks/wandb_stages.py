@@ -11,6 +11,7 @@ from frugalseg.callbacks.wandb_artifacts import log_lineage, makers, paths_in
 from frugalseg.callbacks.wandb_names import read_facts
 from frugalseg.callbacks.wandb_runs import RECORD, close_run, open_run, wandb_mode
 from frugalseg.callbacks.wandb_tables import ClassTable, class_tables, counted_tables, scalars
+from frugalseg.errors import FrugalsegError
 from frugalseg.run import read_json
 
 if TYPE_CHECKING:
@@ -50,12 +51,14 @@ def log_stage(folder: Path, inputs: Sequence[Path]) -> None:
     Args:
         folder: of the stage, finished.
         inputs: files and folders that it read.
-
-    Raises:
-        ConfigError: `WANDB_MODE` is none, or is online without a key.
+    A tracker that cannot be reached, or is wrongly asked for, is told of: the stage has finished all the same.
     """
-    followed = any((maker / RECORD).is_file() for maker in [folder, *makers(inputs)])
-    if not followed or wandb_mode() == "disabled" or (run := open_run(folder)) is None:
+    try:
+        followed = any((maker / RECORD).is_file() for maker in [folder, *makers(inputs)])
+        if not followed or wandb_mode() == "disabled" or (run := open_run(folder)) is None:
+            return
+    except FrugalsegError as error:
+        log.warning("W&B: %s; the results are in %s", error, folder)
         return
     metrics = read_json(folder / "metrics.json")
     run.config.update(read_facts(folder).details, allow_val_change=True)  # type: ignore[no-untyped-call]
@@ -79,7 +82,7 @@ def _complete(
             if row:
                 run.log(row)
         log_lineage(run, folder, inputs)
-    except wandb.errors.Error as error:
+    except (wandb.errors.Error, FrugalsegError, OSError) as error:
         log.warning("W&B: %s; the results are in %s", " ".join(str(error).split())[:160], folder)
     close_run()
 

@@ -85,6 +85,23 @@ def test_few_shot_tables(tmp_path):
     assert scores.headline == "-" and "counts.npz" in scores.reasons[0]
 
 
+def test_a_few_shot_run_of_one_fold_is_told_by_that_fold(tmp_path):
+    few_shot_runs.write_test(tmp_path, fold=1)
+    scores = read_scores(read_experiment(tmp_path / "dsmf"))
+    assert scores.what == "1 shot, fold 1"
+    assert float(scores.headline.split()[0]) > 0
+
+
+def test_curves_of_single_classes_do_not_push_others_out(experiment):
+    for log in experiment.path.glob("seed*/classify/metrics.csv"):
+        head, *rows = log.read_text().splitlines()
+        extra = [f"val/iou/{number}" for number in range(12)]
+        log.write_text("\n".join([",".join([*extra, head]), *[",".join([*["0.5"] * 12, row]) for row in rows]]) + "\n")
+    titles = {chart.title: chart for chart in learning_charts(read_experiment(experiment.path))}
+    assert set(titles) == {"classify: losses", "classify: validation in %"}
+    assert not [name for _, name in titles["classify: validation in %"].legend if name.startswith("iou/")]
+
+
 def test_dense_tables_leave_out_what_is_damaged_alone(tmp_path):
     for seed, miou in enumerate((0.5, 0.75, 0.25)):
         test_dense_rows.stage(tmp_path / "x", seed=seed, scores={"val/miou": miou})

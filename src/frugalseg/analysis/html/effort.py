@@ -12,7 +12,8 @@ from frugalseg.errors import RunFolderError
 
 COMPUTED = (
     "Time is the wall time of work over all resumptions, without the waiting between them, mean and range over"
-    " seeds and folds. Memory is the largest resident memory of the process that finished, without loaders' workers."
+    " seeds and folds. Memory is the largest resident memory of the process that finished, without loaders' workers:"
+    " earlier stages of that process are in it, what was done before a resumption is not."
 )
 OLDER = "≈: by an older version, which noted only when a run began and ended."
 

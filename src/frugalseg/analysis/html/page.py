@@ -101,6 +101,8 @@ def learning_charts(experiment: Experiment) -> list[Chart]:
     for name in dict.fromkeys(stage.name for stage in experiment.stages):
         own = [stage for stage in experiment.stages if stage.name == name]
         columns = list(dict.fromkeys(column for stage in own for column in stage.log.curves))
+        # of single classes there is a chart of bars; here they would push the others out
+        columns = [c for c in columns if not c.startswith("val/iou/")]
         columns = [c for c in columns if any(len(stage.log.curves.get(c, ())) > 1 for stage in own)]
         for beginning, what in KINDS.items():
             kind = [c for c in columns if next((b for b in KINDS if c.startswith(b)), "") == beginning]

@@ -1,5 +1,6 @@
 """Tables of scores for an experiment's page, in the cells of a terminal's, and the score that stands for it."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -141,8 +142,11 @@ def _dense_grids(rows: Sequence[DenseRow]) -> list[Grid]:
 def _headline(experiment: Experiment, few_shot: Sequence[Row], dense: Sequence[DenseRow]) -> tuple[str, str]:
     """The score that stands for an experiment, in %, and what it is."""
     if few_shot:
-        key = "mean/miou" if any("mean/miou" in row.figures for row in few_shot) else "fold0/miou"
-        whose = "mean of the folds" if key == "mean/miou" else "fold 0"
+        keys = dict.fromkeys(
+            key for row in few_shot for key in row.figures if re.fullmatch(r"(mean|fold\d+)/miou", key)
+        )
+        key = "mean/miou" if "mean/miou" in keys else next(iter(keys), "fold0/miou")
+        whose = "mean of the folds" if key == "mean/miou" else f"fold {key.partition('/')[0].removeprefix('fold')}"
         told = [percent(row.figures, key) for row in few_shot]
         return " / ".join(told), f"{' / '.join(str(row.shots) for row in few_shot)} shot, {whose}"
     if dense:
