@@ -286,7 +286,7 @@ def test_what_a_row_changes_in_the_net_is_said_to_probe_and_clusters_too():
 
 def test_three_seeds_unless_told_otherwise():
     def seeds(*words):
-        plan = commands(make("-n", "mini-mevt", "MEVT_ROWS=init", *words))
+        plan = commands(make("-n", "-B", "mini-mevt", "MEVT_ROWS=init", *words))
         return [setting(line, "seed_everything") for verb, line in plan if verb == "fit"]
 
     assert seeds() == ["0", "1", "2"]
@@ -312,7 +312,7 @@ def test_clusters_and_probe_of_the_miniature_see_the_same_net_and_images():
 
 
 def test_the_real_sample_is_pretrained_on_once_and_probed_by_every_seed():
-    plan = make("-n", "mini-mevt-real", "SEEDS=8 9", "REAL=/samples")
+    plan = make("-n", "-B", "mini-mevt-real", "SEEDS=8 9", "REAL=/samples")
     found = commands(plan)
     assert found[-1] == ("report", "report runs/mini-mevt-real runs/mini-mevt-real-random")
     fits = [line for verb, line in found if verb == "fit"]

@@ -114,6 +114,17 @@ def test_print_config_shows_the_resolved_settings(words, capsys):
     assert config["trainer"]["max_steps"] == 5
 
 
+def chain_of(path):
+    """A YAML behind those that it lies over, and whether it is an overlay: its first line says so, and theirs."""
+    base = re.search(r"An overlay of (\S+\.yaml)|The same task as (\S+\.yaml)", path.read_text().splitlines()[0])
+    if base is None:
+        return [path], False
+    below = path.parent / (base[1] or base[2])
+    assert below.is_file(), (path, below)
+    # a twin of another task lies over nothing
+    return [*chain_of(below)[0], path], bool(base[1])
+
+
 def test_every_experiment_file_has_its_header_and_parses(world, capsys):
     files = sorted(EXPERIMENTS.glob("*/**/*.yaml"))
     for path in files:
@@ -127,9 +138,8 @@ def test_every_experiment_file_has_its_header_and_parses(world, capsys):
             # of verbs without a Trainer, tests/integration/test_labelling.py and tests/analysis/test_claims.py; sweeps,
             # tests/commands
             continue
-        base = re.search(r"An overlay of (\S+\.yaml)|The same task as (\S+\.yaml)", text.splitlines()[0])
-        configs = [path] if base is None else [path.parent / (base[1] or base[2]), path]
-        command = "predict" if base and base[1] else "fit"
+        configs, overlay = chain_of(path)
+        command = "predict" if overlay else "fit"
         with pytest.raises(SystemExit) as stop:
             main([command, *[w for c in configs for w in ("--config", str(c))], "--print_config"])
         assert stop.value.code == 0, path
