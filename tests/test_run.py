@@ -2,6 +2,8 @@
 
 import copy
 import hashlib
+import importlib
+import inspect
 import json
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from frugalseg import run
 from frugalseg.errors import RunFolderError
 from frugalseg.run import (
+    ADDED_LATER,
     Run,
     RunFolder,
     config_identity,
@@ -482,3 +485,19 @@ def test_the_owner_is_part_of_the_digest(tmp_path):
     mine.claim({})
     mine.finish({})
     assert mine.is_done() and not RunFolder(tmp_path / "stage", "other", "s", {"lr": 1}).is_done()
+
+
+def test_settings_that_tasks_gained_leave_older_stages_up_to_date():
+    """The value that stands for how it was before must be the task's default, or a plain run would differ from itself."""
+    for task, added in ADDED_LATER.items():
+        package, _, name = task.rpartition(".")
+        parameters = inspect.signature(getattr(importlib.import_module(package), name)).parameters
+        before = {"model": {"class_path": task, "init_args": {"lr": 0.1}}}
+        for key, value in added.items():
+            assert parameters[key].default == value, (task, key)
+            same = {"model": {"class_path": task, "init_args": {"lr": 0.1, key: value}}}
+            other = {"model": {"class_path": task, "init_args": {"lr": 0.1, key: "another"}}}
+            assert config_identity(same) == config_identity(before)
+            assert config_identity(other) != config_identity(before)
+    unknown = {"model": {"class_path": "x.Y", "init_args": {"unit": "graph"}}}
+    assert config_identity(unknown)["model"] == unknown["model"]
