@@ -62,9 +62,13 @@ def test_a_signal_stops_what_runs_and_nothing_stays_behind(tmp_path, number):
     files = done_files(tmp_path, "a/seed0/fit")
     child = "import os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(str(os.getpid())); time.sleep(60)"
     words = ["follow", "--log", str(tmp_path / "log.txt"), "--stages", *files, "--", sys.executable, "-c", child]
-    watcher = subprocess.Popen(
-        [sys.executable, "-m", "frugalseg", *words, str(tmp_path / "pid")], stderr=subprocess.PIPE, text=True
+    # in a terminal, whatever the test suite itself was told to ignore by `nohup` or as a background job
+    heed = (
+        "import os, signal, sys; [signal.signal(n, signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)];"
+        " os.execv(sys.executable, sys.argv[1:])"
     )
+    command = [sys.executable, "-m", "frugalseg", *words, str(tmp_path / "pid")]
+    watcher = subprocess.Popen([sys.executable, "-c", heed, *command], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
         assert time.monotonic() < deadline
