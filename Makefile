@@ -578,12 +578,13 @@ cti_fork = $(call cti_given,$(1)) --model.init_args.weights runs/mini-cti-warm/s
 
 $(foreach s,$(SEEDS),$(eval $(call mini_cti_warm,$(s)))$(foreach r,$(sort $(CTI_ROWS) full),$(eval $(call mini_cti,$(s),$(r)))))
 
-# The chain behind the seeds of `full`, as mini-sfc's: $(1) seed
+# The chain behind the seeds of `full`, as mini-sfc's, but that masks of the train images are a process of their own, which the
+# demo does without: $(1) seed
 define mini_cti_chain
-runs/mini-cti-full/seed$(1)/score-segment-val/done.json: D = runs/mini-cti-full/seed$(1)
-runs/mini-cti-full/seed$(1)/score-segment-val/done.json: DATA = --data.init_args.root runs/worlds/voc-balanced-seed$(1) --data.init_args.limit $(MINI_LIMIT)
-runs/mini-cti-full/seed$(1)/score-segment-val/done.json: SETTINGS = $(CPU) --run.experiment mini-cti --run.name full --seed_everything $(1) --run.wandb false $$(DATA)
-runs/mini-cti-full/seed$(1)/score-segment-val/done.json: WEIGHTS = --model.init_args.weights $(PRETRAINED)/checkpoints/last.ckpt
+$(foreach s,train val,runs/mini-cti-full/seed$(1)/score-segment-$(s)/done.json): D = runs/mini-cti-full/seed$(1)
+$(foreach s,train val,runs/mini-cti-full/seed$(1)/score-segment-$(s)/done.json): DATA = --data.init_args.root runs/worlds/voc-balanced-seed$(1) --data.init_args.limit $(MINI_LIMIT)
+$(foreach s,train val,runs/mini-cti-full/seed$(1)/score-segment-$(s)/done.json): SETTINGS = $(CPU) --run.experiment mini-cti --run.name full --seed_everything $(1) --run.wandb false $$(DATA)
+$(foreach s,train val,runs/mini-cti-full/seed$(1)/score-segment-$(s)/done.json): WEIGHTS = --model.init_args.weights $(PRETRAINED)/checkpoints/last.ckpt
 runs/mini-cti-full/seed$(1)/score-segment-val/done.json: runs/mini-cti-full/seed$(1)/score/done.json $(MINI_CTI)/seeds.yaml $(MINI_CTI)/labels.yaml \
   $(patsubst %,$(MINI)/%.yaml,irn edges segment predict)
 	$(FS) $$(foreach s,train val,predict $(call cti_config,full) --config $(MINI_CTI)/cam.yaml $$(SETTINGS) --run.stage cam-$$(s) --data.init_args.predict_split $$(s) \
@@ -597,12 +598,16 @@ runs/mini-cti-full/seed$(1)/score-segment-val/done.json: runs/mini-cti-full/seed
 	    + $$(call cti_score,score-labels,$$(s)) --masks crf=$$(D)/seeds-$$(s)/crf --masks seed_labels=$$(D)/seeds-$$(s)/seed_labels \
 	      --masks refined=$$(D)/labels-$$(s)/refined) \
 	  + fit $(BASE) --config $(MINI)/segment.yaml $$(SETTINGS) $$(WEIGHTS) --data.init_args.pseudo_labels $$(D)/labels-train/refined \
-	  $$(foreach s,train val,+ predict $(BASE) --config $(MINI)/segment.yaml --config $(MINI)/predict.yaml $$(SETTINGS) $$(WEIGHTS) \
-	    --run.stage predict-$$(s) --data.init_args.predict_split $$(s) --ckpt_path $$(D)/segment/checkpoints/last.ckpt \
-	    + $$(call cti_score,score-segment,$$(s)) --masks =$$(D)/predict-$$(s)/masks --masks crf=$$(D)/predict-$$(s)/masks-crf)
+	  + $$(call cti_masks,val)
+
+runs/mini-cti-full/seed$(1)/score-segment-train/done.json: runs/mini-cti-full/seed$(1)/score-segment-val/done.json
+	$(FS) $$(call cti_masks,train)
 endef
 # $(1) stage, $(2) split
 cti_verb = --split $(2) $(DATA) --experiment mini-cti --stage $(1)-$(2) --out $(D)/$(1)-$(2)
+cti_masks = predict $(BASE) --config $(MINI)/segment.yaml --config $(MINI)/predict.yaml $(SETTINGS) $(WEIGHTS) \
+  --run.stage predict-$(1) --data.init_args.predict_split $(1) --ckpt_path $(D)/segment/checkpoints/last.ckpt \
+  + $(call cti_score,score-segment,$(1)) --masks =$(D)/predict-$(1)/masks --masks crf=$(D)/predict-$(1)/masks-crf
 cti_score = evaluate --config $(MINI_CTI)/classify.yaml $(DATA) --split $(2) --experiment mini-cti --stage $(1)-$(2) --out $(D)/$(1)-$(2) --quiet
 
 $(foreach s,$(SEEDS),$(eval $(call mini_cti_chain,$(s))))
@@ -614,7 +619,7 @@ mini-cti: $(READY) ## CTI on the balanced miniature world: baseline, + backgroun
 	@$(MAKE) --no-print-directory -j2 mini-cti-scores
 	$(FS) report $(CTI_ROWS:%=runs/mini-cti-%)
 
-mini-cti-chain-scores: $(foreach s,$(SEEDS),runs/mini-cti-full/seed$(s)/score-segment-val/done.json)
+mini-cti-chain-scores: $(foreach s,$(SEEDS),$(foreach p,val train,runs/mini-cti-full/seed$(s)/score-segment-$(p)/done.json))
 
 mini-cti-chain: $(READY) ## the seeds of mini-cti's last row through CRF, IRN, random walk and segmenter to masks
 	@$(MAKE) --no-print-directory -j2 mini-cti-chain-scores
@@ -660,7 +665,7 @@ $(call mini_few,$(lastword $(subst +, ,$(3))),$(1),$(2))/5shot-test/done.json: $
 	  $(call mini_few_test,$(r),$(1),$(2),1) + $(call mini_few_test,$(r),$(1),$(2),5))
 endef
 # what the demo runs of it: one process, whose last stage is no other group's
-DSMF_DEMO := foreground+prototype+full
+DSMF_DEMO := prototype+full
 $(foreach f,$(MINI_FOLDS),$(eval $(call mini_dsmf_backbone,$(f)))$(foreach s,$(SEEDS),$(foreach g,$(DSMF_GROUPS) $(DSMF_DEMO),$(eval $(call mini_dsmf,$(f),$(s),$(g))))))
 
 .PHONY: mini-dsmf mini-dsmf-scores

@@ -10,10 +10,10 @@ demo_few = $(foreach t,$(2),$(call mini_few,$(1),$(DEMO_FOLD),$(DEMO_SEED))/$(t)
 DEMO_STAGES = $(PRETRAINED)/done.json $(call mini_backbone,$(DEMO_FOLD))/done.json \
   $(foreach r,$(DEMO_SFC),$(call demo_of,sfc-$(r),classify cam score)) \
   $(call demo_of,cti-warm,classify) $(foreach r,baseline full,$(call demo_of,cti-$(r),classify cam score)) \
-  $(call demo_of,cti-full,$(foreach s,train val,$(addsuffix -$(s),cam score seeds edges labels score-labels predict score-segment)) irn segment) \
-  $(foreach r,foreground prototype full,$(call demo_few,$(r),$(if $(filter foreground,$(r)),,train) 1shot-test 5shot-test)) \
+  $(call demo_of,cti-full,$(foreach s,train val,$(addsuffix -$(s),cam score seeds edges labels score-labels)) irn segment predict-val score-segment-val) \
+  $(foreach r,prototype full,$(call demo_few,$(r),train 1shot-test 5shot-test)) \
   $(call demo_of,mevt-init,probe cluster-validate cluster-18-validate) $(call demo_of,mevt-full,pretrain probe cluster-validate cluster-18-validate)
-DEMO_RUNS := $(DEMO_SFC:%=runs/mini-sfc-%) $(patsubst %,runs/mini-%,cti-baseline cti-full dsmf-foreground dsmf-prototype dsmf-full mevt-init mevt-full)
+DEMO_RUNS := $(DEMO_SFC:%=runs/mini-sfc-%) $(patsubst %,runs/mini-%,cti-baseline cti-full dsmf-prototype dsmf-full mevt-init mevt-full)
 
 DEMO_COUNTED := $(DEMO_STAGES)
 
