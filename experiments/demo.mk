@@ -12,7 +12,7 @@ DEMO_STAGES = $(PRETRAINED)/done.json $(call mini_backbone,$(DEMO_FOLD))/done.js
   $(call demo_of,cti-warm,classify) $(foreach r,baseline full,$(call demo_of,cti-$(r),classify cam score)) \
   $(call demo_of,cti-full,$(foreach s,train val,$(addsuffix -$(s),cam score seeds edges labels score-labels)) irn segment predict-val score-segment-val) \
   $(foreach r,prototype full,$(call demo_few,$(r),train 1shot-test 5shot-test)) \
-  $(call demo_of,mevt-init,probe cluster-validate cluster-18-validate) $(call demo_of,mevt-full,pretrain probe cluster-validate cluster-18-validate)
+  $(call demo_of,mevt-init,probe) $(call demo_of,mevt-full,pretrain probe)
 DEMO_RUNS := $(DEMO_SFC:%=runs/mini-sfc-%) $(patsubst %,runs/mini-%,cti-baseline cti-full dsmf-prototype dsmf-full mevt-init mevt-full)
 
 DEMO_COUNTED := $(DEMO_STAGES)
@@ -21,10 +21,9 @@ DEMO_COUNTED := $(DEMO_STAGES)
 # Two lanes of about the same length, each a chain of processes: left to itself, Make begins the longest chain of the demo (the
 # shared pretraining, then CTI as far as masks) last, and one core idles at the end. Only the demo is ordered so.
 DEMO_LANES := 1 2
-demo_lane.1 = $(PRETRAINED)/done.json $(call demo_of,cti-full,score score-segment-val) $(foreach r,$(DEMO_SFC),$(call demo_of,sfc-$(r),score)) \
-  $(call demo_of,cti-baseline,score)
-demo_lane.2 = $(call mini_backbone,$(DEMO_FOLD))/done.json $(call demo_few,full,5shot-test) $(call demo_of,mevt-full,cluster-18-validate) \
-  $(call demo_of,mevt-init,cluster-18-validate)
+demo_lane.1 = $(PRETRAINED)/done.json $(call demo_of,cti-full,score score-segment-val) $(foreach r,$(DEMO_SFC),$(call demo_of,sfc-$(r),score))
+demo_lane.2 = $(call mini_backbone,$(DEMO_FOLD))/done.json $(call demo_few,full,5shot-test) $(call demo_of,mevt-full,probe) \
+  $(call demo_of,mevt-init,probe) $(call demo_of,cti-baseline,score)
 # $(1...) targets: each waits for the one before it, and is made no more often for that
 demo_after = $(if $(word 2,$(1)),$(eval $(word 2,$(1)): | $(firstword $(1)))$(call demo_after,$(wordlist 2,$(words $(1)),$(1))))
 $(if $(filter demo-scores,$(MAKECMDGOALS)),$(foreach l,$(DEMO_LANES),$(call demo_after,$(demo_lane.$(l)))))

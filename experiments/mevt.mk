@@ -205,8 +205,8 @@ mevt-table: $(READY) ## every probe, fine-tuning, clustering and retrieval that 
 
 # ---------------------------------------------------------------- MEVT in miniature
 
-# $(1) row: pretraining, linear probe and clusters of one seed share a process. `init` has no pretraining: its net is the one that
-# the others start from.
+# $(1) row: pretraining and linear probe of one seed share a process, both clusterings another. `init` has no pretraining: its net
+# is the one that the others start from.
 MINI_MEVT := experiments/miniature/mevt
 MEVT_ROWS ?= init global dense full no-context no-decoder
 # of both studies: three seeds unless told otherwise
@@ -230,10 +230,12 @@ mini_mevt_judge = $(BASE) $(foreach y,$(3) $(filter init,$(1)),--config $(MINI_M
 
 # $(1) row, $(2) seed
 define mini_mevt
-$(call mini_mevt_folder,$(1),$(2))/cluster-18-validate/done.json: $(patsubst %,$(MINI_MEVT)/%.yaml,$(if $(filter init,$(1)),,pretrain) $(filter-out full,$(1)) probe cluster cluster-18) \
+$(call mini_mevt_folder,$(1),$(2))/probe/done.json: $(patsubst %,$(MINI_MEVT)/%.yaml,$(if $(filter init,$(1)),,pretrain) $(filter-out full,$(1)) probe) \
   experiments/_base/trainer.yaml experiments/_base/cpu.yaml runs/worlds/ade20k-seed$(2)/world.json runs/mini-mevt-$(1)/.settings
-	$(FS) $(call mini_mevt_fit,$(1),$(2)) fit $(call mini_mevt_judge,$(1),$(2),probe) \
-	  + validate $(call mini_mevt_judge,$(1),$(2),cluster) + validate $(call mini_mevt_judge,$(1),$(2),cluster cluster-18)
+	$(FS) $(call mini_mevt_fit,$(1),$(2)) fit $(call mini_mevt_judge,$(1),$(2),probe)
+
+$(call mini_mevt_folder,$(1),$(2))/cluster-18-validate/done.json: $(patsubst %,$(MINI_MEVT)/%.yaml,cluster cluster-18) $(call mini_mevt_folder,$(1),$(2))/probe/done.json
+	$(FS) validate $(call mini_mevt_judge,$(1),$(2),cluster) + validate $(call mini_mevt_judge,$(1),$(2),cluster cluster-18)
 endef
 $(foreach s,$(MEVT_SEEDS),$(foreach r,$(MEVT_ROWS),$(eval $(call mini_mevt,$(r),$(s)))))
 
