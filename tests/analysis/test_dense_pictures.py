@@ -17,8 +17,9 @@ from frugalseg.analysis.dense_pictures import (
     neighbour_row,
     on_pixels,
 )
+from frugalseg.analysis.match_pictures import agreement, view_of
 from frugalseg.cli import main
-from frugalseg.commands.pictures import POINTS, Seen, agreement, cluster_picture, matches_picture, view_of
+from frugalseg.commands.pictures import POINTS, Seen, cluster_picture, matches_picture
 from frugalseg.data.ade20k import class_table
 from frugalseg.miniature.ade20k import write_ade20k_world
 from frugalseg.ops.geometry import matched_points

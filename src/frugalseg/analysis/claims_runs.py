@@ -8,6 +8,7 @@ from typing import Any
 
 from frugalseg.analysis.claims import FOLDS, Side
 from frugalseg.analysis.seeds import read_metrics
+from frugalseg.analysis.stage_times import worked_seconds
 from frugalseg.errors import RunFolderError
 from frugalseg.run import read_json
 
@@ -105,16 +106,12 @@ def _record(folder: Path) -> dict[str, Any]:
     done, origin = _lenient(folder / "done.json"), _lenient(folder / "provenance.json")
     git = origin.get("git") if isinstance(origin.get("git"), dict) else {}
     resumed = origin.get("resumed") or []
-    seconds = done.get("seconds")
-    if not isinstance(seconds, int | float):
-        # what an older version wrote, which does not tell how long a resumed stage worked
-        seconds = None if resumed else _between(origin.get("started"), done.get("finished"))
     return {
         "digest": done.get("digest"),
         "started": _started(origin, resumed),
         "finished": done.get("finished"),
         "resumed": resumed,
-        "seconds": seconds,
+        "seconds": worked_seconds(done, origin)[0],
         "commit": (git or {}).get("commit"),
         "changed": (git or {}).get("changed"),
         "versions": origin.get("versions"),
@@ -135,14 +132,6 @@ def _lenient(path: Path) -> dict[str, Any]:
         return read_json(path)
     except RunFolderError:
         return {}
-
-
-def _between(started: Any, finished: Any) -> float | None:
-    """Wall seconds from one time to another; None where either is missing or odd."""
-    try:
-        return (datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds()
-    except (TypeError, ValueError):
-        return None
 
 
 def worked(records: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> float:

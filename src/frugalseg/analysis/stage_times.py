@@ -1,4 +1,4 @@
-"""How far a set of stages is, and how long the rest will take: what `frugalseg follow` shows.
+"""How long a finished stage took; how far a set of stages is, and how long the rest will take (`frugalseg follow`).
 
 A stage counts as done when its file (`done.json`, or a world's `world.json`) is there, as running when its folder holds
 `provenance.json` and not yet that file.
@@ -6,14 +6,37 @@ A stage counts as done when its file (`done.json`, or a world's `world.json`) is
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 
 def clock(seconds: float) -> str:
     """Minutes and seconds, e.g. `3:07`."""
     whole = max(0, round(seconds))
     return f"{whole // 60}:{whole % 60:02d}"
+
+
+def worked_seconds(done: Mapping[str, Any], origin: Mapping[str, Any]) -> tuple[float | None, bool]:
+    """Wall seconds of work on a finished stage, and whether they are exact.
+
+    An older version noted only when a stage began and ended, which says nothing of one that was resumed.
+
+    Args:
+        done: content of `done.json`; empty where there is none.
+        origin: content of `provenance.json`; empty where there is none.
+    """
+    seconds = done.get("seconds")
+    if isinstance(seconds, int | float):
+        return float(seconds), True
+    if origin.get("resumed"):
+        return None, False
+    try:
+        began, ended = (datetime.fromisoformat(each) for each in (origin["started"], done["finished"]))
+        return (ended - began).total_seconds(), False
+    except (KeyError, ValueError, TypeError):
+        return None, False
 
 
 def stage_name(file: Path) -> str:

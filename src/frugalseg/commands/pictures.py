@@ -23,28 +23,24 @@ from frugalseg.analysis.dense_pictures import (
     component_colours,
     fit_components,
     legend,
-    match_picture,
     neighbour_row,
     on_pixels,
     side_by_side,
 )
-from frugalseg.analysis.pictures import Picture, captioned, grid, save_png
+from frugalseg.analysis.match_pictures import crops_match
+from frugalseg.analysis.pictures import Picture, grid, save_png
 from frugalseg.analysis.token_pictures import stacked
 from frugalseg.batch import IGNORE_INDEX
 from frugalseg.commands.benchmarks import BENCHMARKS
 from frugalseg.data.base import ClassTable, Sample
 from frugalseg.data.io import read_image, read_mask
-from frugalseg.data.resized_crop import resized
-from frugalseg.data.view_boxes import BoxRule
 from frugalseg.errors import ConfigError
 from frugalseg.ops.clustering import cluster_counts, match_by_pixels
-from frugalseg.ops.geometry import matched_points, sample_at
 from frugalseg.predictor import FeaturePredictor, read_source
 from frugalseg.stages.cluster.kmeans import closeness, fit_centres
 
 VIEW, POINTS, LEAST = 224, 5, 192
 """Longest side of a view, points per row, and pixels that a picture's shorter side is enlarged to."""
-BOXES = BoxRule(0, (0.4, 1.0), (0.05, 0.25), (3 / 4, 4 / 3), 0.25, 0.0)
 
 
 class Seen(NamedTuple):
@@ -166,36 +162,9 @@ def matches_picture(net: FeaturePredictor, names: Sequence[str], raw: Sequence[P
     """
     pictures = []
     for number, (name, image) in enumerate(zip(names, raw, strict=True)):
-        rng = np.random.default_rng((seed, number))
-        box = torch.from_numpy(BOXES.draw((image.shape[0], image.shape[1]), rng)).float()
-        flip, side = torch.from_numpy(rng.random(2) < 0.5), max(32, min(VIEW, min(image.shape[:2]) // 32 * 32))
-        views = [
-            view_of(image, each.int().tolist(), bool(mirror), side) for each, mirror in zip(box, flip, strict=True)
-        ]
-        # somewhere in their cells, as in training: points of one row would hide each other's lines
-        place = torch.from_numpy(rng.random((POINTS, POINTS, 2))).float()
-        *grids, _ = matched_points(box[:1], flip[:1], box[1:], flip[1:], POINTS, place)
-        cosines = agreement(net.features(views), grids)
-        own, others = cosines.diagonal(), float(cosines[~np.eye(len(cosines), dtype=bool)].mean())
-        ends = [(grid.reshape(-1, 2).numpy() + 1) / 2 * side for grid in grids]
-        strength = ((own - others) / max(1 - others, 1e-6)).clip(0, 1)
-        drawn = match_picture((views[0], views[1]), (ends[0], ends[1]), strength, -(-LEAST // side))
-        pictures.append(captioned(drawn, f"{name}: cosine {own.mean():.2f}, of other pairs {others:.2f}"))
+        rng, side = np.random.default_rng((seed, number)), max(32, min(VIEW, min(image.shape[:2]) // 32 * 32))
+        pictures.append(crops_match(net.features, name, image, rng, POINTS, side, -(-LEAST // side)))
     return grid(pictures, 2)
-
-
-def view_of(image: Picture, box: Sequence[int], mirror: bool, side: int) -> Picture:
-    """A crop x0, y0, x1, y1 as a square, perhaps mirrored left to right."""
-    view = resized(image[box[1] : box[3], box[0] : box[2]], side)
-    return np.ascontiguousarray(view[:, ::-1]) if mirror else view
-
-
-def agreement(maps: Sequence[Tensor], grids: Sequence[Tensor]) -> NDArray[np.float32]:
-    """(M, M) cosines of points of a first with points of a second map, for M points of `matched_points` each."""
-    one, two = (
-        normalize(sample_at(each[None], grid)[0].flatten(1), dim=0) for each, grid in zip(maps, grids, strict=True)
-    )
-    return np.asarray((one.T @ two).numpy())
 
 
 def neighbours_picture(seen: Seen, seed: int) -> Picture:

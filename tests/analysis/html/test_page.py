@@ -6,7 +6,7 @@ from PIL import Image
 
 from frugalseg.analysis.chain import chain_table
 from frugalseg.analysis.html.bars import class_bars, group_bars
-from frugalseg.analysis.html.effort import clock, effort_grid, fact_grid, seconds_of, total_time
+from frugalseg.analysis.html.effort import clock, effort_grid, fact_grid, total_time
 from frugalseg.analysis.html.experiments import read_experiment
 from frugalseg.analysis.html.gallery import gallery
 from frugalseg.analysis.html.page import learning_charts, make_page, state_matrix, sweep_charts
@@ -14,6 +14,7 @@ from frugalseg.analysis.html.pictures import Album, spread_out
 from frugalseg.analysis.html.published import SYNTHETIC, compare, published
 from frugalseg.analysis.html.scores import from_rich, read_scores
 from frugalseg.analysis.seeds import aggregate, read_metrics
+from frugalseg.analysis.stage_times import worked_seconds
 from frugalseg.run import read_json, write_json
 from tests.analysis import few_shot_runs, test_dense_rows
 from tests.analysis.html.runs import CLASSES, GROUPS, IDS, write_experiment, write_stage, write_world
@@ -92,6 +93,27 @@ def test_a_few_shot_run_of_one_fold_is_told_by_that_fold(tmp_path):
     assert float(scores.headline.split()[0]) > 0
 
 
+def test_tests_of_other_facts_do_not_crowd_the_headline(tmp_path):
+    for shots in (1, 5):
+        few_shot_runs.write_test(tmp_path, shots=shots)
+        # other folds of other nets, and tiles of another size, are rows of their own
+        few_shot_runs.write_test(tmp_path, shots=shots, fold=2, seed=1)
+        few_shot_runs.write_test(tmp_path, shots=shots, seed=2, size=128)
+    scores = read_scores(read_experiment(tmp_path / "dsmf"))
+    assert scores.what == "1 / 5 shot, fold 0"
+    assert len([float(part.split()[0]) for part in scores.headline.split(" / ")]) == 2
+
+
+def test_a_probe_of_the_whole_net_stands_before_those_of_single_maps(tmp_path):
+    test_dense_rows.stage(tmp_path / "x", name="cluster-validate", scores={"val/miou": 0.125})
+    test_dense_rows.stage(tmp_path / "x", name="probe-f3", scores={"val/miou": 0.25})
+    assert read_scores(read_experiment(tmp_path / "x")).what == "probe-f3 on val"
+    test_dense_rows.stage(tmp_path / "x", scores={"val/miou": 0.5})
+    scores = read_scores(read_experiment(tmp_path / "x"))
+    assert scores.headline.startswith("50.0")
+    assert scores.what == "probe on val"
+
+
 def test_curves_of_single_classes_do_not_push_others_out(experiment):
     for log in experiment.path.glob("seed*/classify/metrics.csv"):
         head, *rows = log.read_text().splitlines()
@@ -128,10 +150,10 @@ def test_time_of_older_folders(tmp_path):
     folder = write_experiment(tmp_path / "runs", seeds=(0,)) / "seed0/classify"
     write_json(folder / "done.json", {"finished": "2026-01-02T10:01:30+00:00"})
     (stage,) = [s for s in read_experiment(folder.parent.parent).stages if s.name == "classify"]
-    assert seconds_of(stage) == (90.0, False)
+    assert worked_seconds(stage.done, stage.record) == (90.0, False)
     write_json(folder / "provenance.json", {**read_json(folder / "provenance.json"), "resumed": ["2026-01-03"]})
     (stage,) = [s for s in read_experiment(folder.parent.parent).stages if s.name == "classify"]
-    assert seconds_of(stage) == (None, False)
+    assert worked_seconds(stage.done, stage.record) == (None, False)
 
 
 @pytest.mark.parametrize(

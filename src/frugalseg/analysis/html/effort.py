@@ -1,13 +1,13 @@
 """What an experiment cost and where it comes from: time and memory per stage, commands, code, machine and data."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from frugalseg.analysis.few_shot_grid import Grid
 from frugalseg.analysis.html.experiments import Experiment, printable
 from frugalseg.analysis.html.states import StageRun
 from frugalseg.analysis.model_card import data_of
+from frugalseg.analysis.stage_times import worked_seconds
 from frugalseg.errors import RunFolderError
 
 COMPUTED = (
@@ -32,24 +32,8 @@ class Command(NamedTuple):
     command: str
 
 
-def seconds_of(stage: StageRun) -> tuple[float | None, bool]:
-    """Wall seconds of a finished stage, and whether they are exact.
-
-    Args:
-        stage: of any state. Of one that an older version wrote and that was resumed, nothing is known.
-    """
-    seconds = stage.done.get("seconds")
-    if isinstance(seconds, int | float):
-        return float(seconds), True
-    if stage.record.get("resumed"):
-        return None, False
-    try:
-        began, ended = (
-            datetime.fromisoformat(str(d[k])) for d, k in ((stage.record, "started"), (stage.done, "finished"))
-        )
-        return (ended - began).total_seconds(), False
-    except (KeyError, ValueError, TypeError):
-        return None, False
+def _seconds(stage: StageRun) -> tuple[float | None, bool]:
+    return worked_seconds(stage.done, stage.record)
 
 
 def clock(seconds: float) -> str:
@@ -72,7 +56,7 @@ def effort_grid(experiment: Experiment) -> Grid:
     lines, estimated = [], False
     for name in names:
         own = [stage for stage in experiment.stages if stage.name == name]
-        known = [(seconds, exact) for seconds, exact in map(seconds_of, own) if seconds is not None]
+        known = [(seconds, exact) for seconds, exact in map(_seconds, own) if seconds is not None]
         guessed = any(not exact for _, exact in known)
         estimated |= guessed
         resumed = sum(len(stage.record.get("resumed") or []) for stage in own)
@@ -89,7 +73,7 @@ def effort_grid(experiment: Experiment) -> Grid:
 
 def total_time(experiment: Experiment) -> str:
     """Wall time of all finished stages together; "-" where none is known."""
-    known = [(seconds, exact) for seconds, exact in map(seconds_of, experiment.stages) if seconds is not None]
+    known = [(seconds, exact) for seconds, exact in map(_seconds, experiment.stages) if seconds is not None]
     if not known:
         return "-"
     return ("" if all(exact for _, exact in known) else "≈ ") + clock(sum(seconds for seconds, _ in known))

@@ -147,10 +147,13 @@ def _headline(experiment: Experiment, few_shot: Sequence[Row], dense: Sequence[D
         )
         key = "mean/miou" if "mean/miou" in keys else next(iter(keys), "fold0/miou")
         whose = "mean of the folds" if key == "mean/miou" else f"fold {key.partition('/')[0].removeprefix('fold')}"
-        told = [percent(row.figures, key) for row in few_shot]
-        return " / ".join(told), f"{' / '.join(str(row.shots) for row in few_shot)} shot, {whose}"
+        # of tests with equal shots and other facts (episodes of another size, say) the first one
+        first = {row.shots: row for row in reversed(few_shot) if key in row.figures} or {few_shot[0].shots: few_shot[0]}
+        told = [percent(first[shots].figures, key) for shots in sorted(first)]
+        return " / ".join(told), f"{' / '.join(map(str, sorted(first)))} shot, {whose}"
     if dense:
-        best = next((row for row in dense if row.stage.startswith("probe")), dense[0])
+        # `probe` itself before probes of single maps such as `probe-f3`
+        best = min(dense, key=lambda row: (row.stage != "probe", not row.stage.startswith("probe")))
         return cell(best.figures, "val/miou"), f"{best.stage} on val"
     if is_chain(experiment.scores) and (rows := chain_rows(experiment.scores)):
         label, scores = rows[-1]

@@ -16,30 +16,26 @@ from frugalseg.analysis.dense_pictures import (
     cluster_colours,
     component_colours,
     fit_components,
-    match_picture,
     neighbour_row,
     on_pixels,
     side_by_side,
 )
 from frugalseg.analysis.dense_rows import DenseRow, has_dense, read_rows
 from frugalseg.analysis.dense_tables import NOTE, TITLE, columns
+from frugalseg.analysis.match_pictures import crops_match
 from frugalseg.analysis.notebook.charts import bar_chart
 from frugalseg.analysis.notebook.display import Plate, Sheet, plate_of, shown
 from frugalseg.analysis.notebook.folders import Runs
 from frugalseg.analysis.notebook.scores import mean_and_std
-from frugalseg.analysis.pictures import Picture, captioned, enlarged, grid
+from frugalseg.analysis.pictures import Picture, enlarged, grid
 from frugalseg.batch import IGNORE_INDEX
 from frugalseg.data.io import read_image, read_mask
 from frugalseg.data.module import SegmentationData
-from frugalseg.data.resized_crop import resized
-from frugalseg.data.view_boxes import BoxRule
 from frugalseg.errors import RunFolderError
 from frugalseg.ops.clustering import cluster_counts, match_by_pixels
-from frugalseg.ops.geometry import matched_points, sample_at
 
 SHOWN_SIDE, POINTS, VIEW = 192, 4, 64
 """Least pixels of an image's side, points per row of a match, and pixels of a view's side."""
-BOXES = BoxRule(0, (0.4, 1.0), (0.05, 0.25), (3 / 4, 4 / 3), 0.25, 0.0)
 
 
 class FeatureNet(Protocol):
@@ -131,23 +127,10 @@ def clusters(seen: Seen) -> Plate:
 @shown
 def matches(seen: Seen, count: int = 4) -> Plate:
     """Two crops of an image and points that they share; lines are red where the features of both crops agree."""
-    pictures = []
-    for number, (name, image) in enumerate(zip(seen.names[:count], seen.raw[:count], strict=True)):
-        rng = np.random.default_rng(number)
-        boxes = torch.from_numpy(BOXES.draw((image.shape[0], image.shape[1]), rng)).float()
-        views = [resized(image[y0:y1, x0:x1], VIEW) for x0, y0, x1, y1 in boxes.int().tolist()]
-        flips, place = torch.tensor([False, False]), torch.from_numpy(rng.random((POINTS, POINTS, 2))).float()
-        *grids, _ = matched_points(boxes[:1], flips[:1], boxes[1:], flips[1:], POINTS, place)
-        maps = seen.net.features(views)
-        one, two = (
-            normalize(sample_at(each[None], at)[0].flatten(1), dim=0) for each, at in zip(maps, grids, strict=True)
-        )
-        cosines = (one.T @ two).numpy()
-        own, others = cosines.diagonal(), float(cosines[~np.eye(len(cosines), dtype=bool)].mean())
-        ends = [(at.reshape(-1, 2).numpy() + 1) / 2 * VIEW for at in grids]
-        strength = ((own - others) / max(1 - others, 1e-6)).clip(0, 1)
-        drawn = match_picture((views[0], views[1]), (ends[0], ends[1]), strength, SHOWN_SIDE // VIEW)
-        pictures.append(captioned(drawn, f"{name}: cosine {own.mean():.2f}, of other pairs {others:.2f}"))
+    pictures = [
+        crops_match(seen.net.features, name, image, np.random.default_rng(number), POINTS, VIEW, SHOWN_SIDE // VIEW)
+        for number, (name, image) in enumerate(zip(seen.names[:count], seen.raw[:count], strict=True))
+    ]
     return plate_of(grid(pictures, 2), "points that two crops share")
 
 
