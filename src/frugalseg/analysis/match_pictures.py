@@ -19,7 +19,7 @@ BOXES = BoxRule(0, (0.4, 1.0), (0.05, 0.25), (3 / 4, 4 / 3), 0.25, 0.0)
 
 
 def crops_match(
-    features: Callable[[Sequence[Picture]], list[Tensor]],
+    features: Callable[[list[Picture]], list[Tensor]],
     name: str,
     image: Picture,
     rng: np.random.Generator,
