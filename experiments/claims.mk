@@ -155,6 +155,7 @@ claim_goals.mevt := $(filter %/shapes/done.json,$(claim_stages.mevt))
 
 # ---------------------------------------------------------------- all of them
 
+$(if $(filter claims claims-scores,$(MAKECMDGOALS)),$(if $(strip $(CLAIMED)),,$(error ONLY=$(ONLY): no claim begins so; write one of $(CLAIM_PAPERS), or the name of a claim)))
 CLAIM_COUNTED := $(foreach p,$(CLAIMED),$(claim_stages.$(p)))
 .PHONY: claims claims-scores
 claims-scores: $(foreach p,$(CLAIMED),$(claim_goals.$(p)))

@@ -104,8 +104,14 @@ def test_without_a_key_the_definition_goes_to_a_file(tmp_path, monkeypatch, caps
     assert json.loads(out.read_text()) == json.loads(json.dumps(definition("team", "p")))
     assert "nothing was sent" in capsys.readouterr().err
     assert [path.name for path in out.parent.iterdir()] == ["dashboard.json"]
-    assert main(["dashboard", "--entity", "", "--out", str(out)]) == 2
-    assert "one is missing" in capsys.readouterr().err
+    assert main(["dashboard", "--out", str(out)]) == 0
+    assert "<entity>" in out.read_text()
+    capsys.readouterr()
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    for words in (["--project", ""], []):
+        monkeypatch.setenv("WANDB_MODE", "offline" if words else "online")
+        assert main(["dashboard", *words, "--out", str(out)]) == 2
+        assert "one is missing" in capsys.readouterr().err
 
 
 def test_with_a_key_the_workspace_and_four_reports_are_saved(tmp_path, monkeypatch, capsys):

@@ -92,7 +92,15 @@ def test_the_command_line_tells_what_is_wrong(report, capsys):
     assert "2 broken, 2 done" in told.out and "mini-cti-broken: broken" in told.err
     assert main(["report"]) == 2
     assert main(["report", "--html", str(runs / "report"), "--into", "page.md"]) == 2
-    assert main(["report", "--html", str(runs / "other"), str(runs / "none")]) == 0  # listed, not an error
+    capsys.readouterr()
+    before = pages(runs / "report")
+    assert main(["report", "--html", str(runs / "report"), str(runs / "none")]) == 2
+    assert "none: no such folder" in capsys.readouterr().err
+    assert pages(runs / "report") == before
+    assert main(["report", str(runs / "none"), str(before[0].parent)]) == 2
+    assert "none: no such folder" in capsys.readouterr().err
+    # among others it is listed
+    assert main(["report", "--html", str(runs / "other"), str(runs / "none"), str(runs / "mini-cti-broken")]) == 0
 
 
 @pytest.mark.slow

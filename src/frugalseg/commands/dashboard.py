@@ -26,12 +26,12 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--project", default=PROJECT, help=f"W&B project; default: {PROJECT}")
     parser.add_argument("--out", type=Path, help=f"write the definition there, key or no key; without a key: {OUT}")
     options = parser.parse_args(argv)
-    if not options.entity or not options.project:
-        raise ConfigError("--entity and --project: one is missing; make dashboard ENTITY=<user or team> PROJECT=<name>")
     online = wandb_mode() == "online"
+    if not options.project or (online and not options.entity):
+        raise ConfigError("--entity and --project: one is missing; make dashboard ENTITY=<user or team> PROJECT=<name>")
     if options.out is not None or not online:
         out = options.out or OUT
-        write_json(out, definition(options.entity, options.project))
+        write_json(out, definition(options.entity or "<entity>", options.project))
         hint = "" if online else "; nothing was sent: with WANDB_API_KEY set the same command builds them"
         print(f"{out}: definition of the dashboards{hint}", file=sys.stderr)
     for url in _save(options.entity, options.project) if online else []:

@@ -44,6 +44,10 @@ def run(argv: list[str]) -> int:
         "--marker", default=MARKER, metavar="NAME", help=f"of --into: name in the markers; default: {MARKER}"
     )
     options = parser.parse_args(argv)
+    # before anything is written: a mistyped name must not cost an older report. Pages list what is missing among others
+    missing = [str(folder) for folder in options.experiments if not folder.exists()]
+    if missing and (options.html is None or len(missing) == len(options.experiments)):
+        raise ConfigError(f"{', '.join(missing)}: no such folder; name folders runs/<experiment>[-<name>]")
     if options.html is not None:
         return _write_pages(options)
     if not options.experiments:

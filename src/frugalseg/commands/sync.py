@@ -38,7 +38,8 @@ def run(argv: list[str]) -> int:
     if options.dry_run:
         print(*files, sep="\n", end="\n" if files else "")
     if options.dry_run or not files:
-        print(f"offline runs to send: {len(files)}", file=sys.stderr)
+        none = "" if files else " (sent before, unfinished, or made with --run.wandb false, as all miniatures are)"
+        print(f"offline runs to send: {len(files)}{none}", file=sys.stderr)
         return 0
     if not has_key():
         raise ConfigError(

@@ -29,9 +29,11 @@ def test_the_table_is_that_of_the_claims(house):
     others = []
     grid = claims_grid(house / "runs/claims/claims.json", others)
     rows = settle(parse_claims((house / "experiments/claims/claims.yaml").read_text(), ""), Runs(house / "runs"), {})
-    assert others == [] and grid.columns == [*HEADS, "command"]
-    assert [line[1:-1] for line in grid.rows] == [figures(row) for row in rows]
-    assert [line[-1] for line in grid.rows] == [row.claim["command"] for row in rows]
+    assert others == [] and grid.columns[:2] == ["claim", "verdict"]
+    told = [dict(zip(grid.columns, line, strict=True)) for line in grid.rows]
+    assert [[line[head] for head in HEADS[1:]] for line in told] == [figures(row) for row in rows]
+    assert [line["command"] for line in told] == [row.claim["command"] for row in rows]
+    assert [line["equal, and what is not"] for line in told] == [row.claim["equal"] for row in rows]
 
 
 def test_it_stands_on_the_first_page(house):
