@@ -112,16 +112,3 @@ def test_a_hundred_runs(tmp_path):
     assert main(["report", "--html", str(tmp_path / "report"), "--runs", str(tmp_path / "runs")]) == 0
     print(f"report of 100 runs: {time.process_time() - began:.1f} s of CPU")
     assert len(pages(tmp_path / "report")) == 101
-
-
-def test_a_damaged_run_does_not_take_the_terminals_tables_along(tmp_path, capsys):
-    whole, damaged = (write_experiment(tmp_path / "runs", f"mini-sfc-{name}", seeds=(0,)) for name in ("whole", "bad"))
-    (damaged / "seed0/score-val/metrics.json").write_text('{"val/miou_m0": ')
-    assert main(["report", str(damaged), str(whole)]) == 2
-    told = capsys.readouterr()
-    assert "mini-sfc-whole" in told.out and "mini-sfc-bad" not in told.out
-    assert told.err.count("\n") == 1 and "mini-sfc-bad/seed0/score-val/metrics.json" in told.err
-    page = tmp_path / "page.md"
-    page.write_text("<!-- results: begin -->\n<!-- results: end -->\n")
-    assert main(["report", str(damaged), str(whole), "--into", str(page)]) == 2
-    assert page.read_text().count("\n") == 2

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 
@@ -30,7 +29,7 @@ from frugalseg.analysis.results import record_of, record_path, write_record
 from frugalseg.analysis.seeds import Aggregate, finished_stages, write_aggregates
 from frugalseg.analysis.tables import class_table, logit_table, splits_of, summary_table, terminal
 from frugalseg.commands.results import made_by
-from frugalseg.errors import ConfigError, RunFolderError
+from frugalseg.errors import ConfigError
 
 
 def run(argv: list[str]) -> int:
@@ -54,12 +53,18 @@ def run(argv: list[str]) -> int:
     if not options.experiments:
         raise ConfigError("frugalseg report: name folders of experiments, or give --html DIR for pages of all runs")
     console = terminal()
-    found, troubles = _read(options.experiments)
-    if troubles and (options.into is not None or not found):
-        raise RunFolderError(troubles[0])
-    results = {folder.name: each.aggregates for folder, each in found.items() if each.aggregates is not None}
-    rows = [row for each in found.values() for row in each.few_shot]
-    dense = [row for each in found.values() for row in each.dense]
+    few_shot = {
+        folder: rows_of(folder.name, read_stages(folder)) for folder in options.experiments if has_few_shot(folder)
+    }
+    judged = {folder: dense_rows.read_rows(folder) for folder in options.experiments if dense_rows.has_dense(folder)}
+    scored = [f for f in options.experiments if (f not in few_shot and f not in judged) or finished_stages(f)]
+    results = {folder.name: write_aggregates(folder) for folder in scored}
+    for folder, found in few_shot.items():
+        write_rows(folder, found)
+    for folder, rows_found in judged.items():
+        dense_rows.write_rows(folder, rows_found)
+    rows = [row for found in few_shot.values() for row in found]
+    dense = [row for found in judged.values() for row in found]
     _print_scores(console, results, options.classes)
     _print_few_shot(console, rows, options.classes)
     if dense:
@@ -69,37 +74,10 @@ def run(argv: list[str]) -> int:
         if (record := record_path(options.into, options.marker)) is not None:
             content = record_of(results, rows, dense) | made_by("report", argv)
             write_record(record, content, options.into, options.marker)
-    console.print("aggregates: " + ", ".join(str(folder / "aggregate") for folder in found), highlight=False)
-    if troubles:
-        raise RunFolderError(f"left out above: {'; '.join(troubles)}")
+    console.print(
+        "aggregates: " + ", ".join(str(folder / "aggregate") for folder in options.experiments), highlight=False
+    )
     return 0
-
-
-class _Found(NamedTuple):
-    """What one experiment holds; `aggregates` is None where it has no scores of maps or masks."""
-
-    few_shot: list[Row]
-    dense: list[dense_rows.DenseRow]
-    aggregates: dict[str, Aggregate] | None
-
-
-def _read(folders: Sequence[Path]) -> tuple[dict[Path, _Found], list[str]]:
-    """Read experiments and write their aggregates; also what is wrong with those that cannot be read."""
-    found, troubles = dict[Path, _Found](), list[str]()
-    for folder in folders:
-        try:
-            few_shot = rows_of(folder.name, read_stages(folder)) if has_few_shot(folder) else []
-            dense = dense_rows.read_rows(folder) if dense_rows.has_dense(folder) else []
-            scored = not (few_shot or dense) or bool(finished_stages(folder))
-            found[folder] = _Found(few_shot, dense, write_aggregates(folder) if scored else None)
-        except RunFolderError as error:
-            troubles.append(str(error))
-            continue
-        if few_shot:
-            write_rows(folder, few_shot)
-        if dense:
-            dense_rows.write_rows(folder, dense)
-    return found, troubles
 
 
 def _write_pages(options: argparse.Namespace) -> int:
