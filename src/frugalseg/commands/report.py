@@ -34,20 +34,8 @@ from frugalseg.errors import ConfigError
 
 def run(argv: list[str]) -> int:
     """Aggregate and print experiments."""
-    parser = argparse.ArgumentParser("frugalseg report", description=__doc__)
-    parser.add_argument("experiments", nargs="*", type=Path, help="folders runs/<experiment>[-<name>]")
-    parser.add_argument("--html", type=Path, metavar="DIR", help="write static pages there, and no aggregates")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="of --html: folder of all runs; default: runs")
-    parser.add_argument("--classes", action="store_true", help="also print every class")
-    parser.add_argument("--into", type=Path, help="also put the tables between the markers of this markdown page")
-    parser.add_argument(
-        "--marker", default=MARKER, metavar="NAME", help=f"of --into: name in the markers; default: {MARKER}"
-    )
-    options = parser.parse_args(argv)
-    # before anything is written: a mistyped name must not cost an older report. Pages list what is missing among others
-    missing = [str(folder) for folder in options.experiments if not folder.exists()]
-    if missing and (options.html is None or len(missing) == len(options.experiments)):
-        raise ConfigError(f"{', '.join(missing)}: no such folder; name folders runs/<experiment>[-<name>]")
+    options = _parser().parse_args(argv)
+    _refuse_missing(options.experiments, pages=options.html is not None)
     if options.html is not None:
         return _write_pages(options)
     if not options.experiments:
@@ -78,6 +66,31 @@ def run(argv: list[str]) -> int:
         "aggregates: " + ", ".join(str(folder / "aggregate") for folder in options.experiments), highlight=False
     )
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    """What the command line may say."""
+    parser = argparse.ArgumentParser("frugalseg report", description=__doc__)
+    parser.add_argument("experiments", nargs="*", type=Path, help="folders runs/<experiment>[-<name>]")
+    parser.add_argument("--html", type=Path, metavar="DIR", help="write static pages there, and no aggregates")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="of --html: folder of all runs; default: runs")
+    parser.add_argument("--classes", action="store_true", help="also print every class")
+    parser.add_argument("--into", type=Path, help="also put the tables between the markers of this markdown page")
+    parser.add_argument(
+        "--marker", default=MARKER, metavar="NAME", help=f"of --into: name in the markers; default: {MARKER}"
+    )
+    return parser
+
+
+def _refuse_missing(folders: Sequence[Path], pages: bool) -> None:
+    """Refuse mistyped names before they cost an older report; pages list what is missing among other runs.
+
+    Raises:
+        ConfigError: a folder is missing, or all of them where pages are made.
+    """
+    missing = [str(folder) for folder in folders if not folder.exists()]
+    if missing and not (pages and len(missing) < len(folders)):
+        raise ConfigError(f"{', '.join(missing)}: no such folder; name folders runs/<experiment>[-<name>]")
 
 
 def _write_pages(options: argparse.Namespace) -> int:
