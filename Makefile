@@ -3,6 +3,8 @@
 # Variables: ROOT (data), SEED or SEEDS="0 1 2", RUN (name of a variant of an experiment), CKPT (best|last), SPLITS (scored splits),
 # SEGMENT (segment|segment-r38), AFFINITY (irn|psa, of cti-voc), ROWS (of cti-ablation), OF and PICTURES (of cti-pictures),
 # FOLD, SHOT, METHOD, BACKBONE, PROTOCOL, SELECT (base|novel|last) and PRETRAIN (yes) of dsmf-*,
+# DEVICES (processes per machine), NODES, LAUNCH (local|torchrun|slurm), STRATEGY, RESTARTS, PRECISION (fp32|bf16|fp16),
+# OVERLAYS="channels-last compile ..." of experiments/_base, CACHE (folder of decoded images) of all full-size experiments,
 # DATA, METHOD, BACKBONE, WEIGHTS (what is judged instead), PROTOCOL, HEAD, LABELS, CLUSTERS, BENCHMARK and OUT of mevt-* (which are
 # in experiments/mevt.mk), REAL (folder of the real samples),
 # ARGS (more settings for every Trainer stage, e.g. ARGS="--trainer.max_steps 30"; ARGS_classify, ARGS_irn, ARGS_psa,
@@ -32,6 +34,30 @@ ARGS_psa ?=
 ARGS_segment ?=
 ARGS_pretrain ?=
 ONLY ?=
+# where and how Trainer stages run: processes per machine, machines, how they are started, overlays of experiments/_base by name
+DEVICES ?=
+NODES ?= 1
+LAUNCH ?= local
+STRATEGY ?= ddp
+RESTARTS ?= 3
+PRECISION ?=
+OVERLAYS ?=
+CACHE ?=
+$(if $(filter local torchrun slurm,$(LAUNCH)),,$(error LAUNCH=$(LAUNCH): write local, torchrun or slurm))
+$(if $(DEVICES),,$(if $(filter-out local,$(LAUNCH))$(filter-out 1,$(NODES)),$(error DEVICES= is not set: how many processes on each machine?)))
+$(if $(filter-out 1,$(NODES)),$(if $(filter slurm,$(LAUNCH)),,$(error NODES=$(NODES): several machines need LAUNCH=slurm, or torchrun by hand on each of them)))
+$(foreach o,$(PRECISION) $(OVERLAYS),$(if $(wildcard experiments/_base/$(o).yaml),,$(error experiments/_base/$(o).yaml: there is no such overlay)))
+ON := $(strip $(if $(DEVICES),--trainer.devices $(DEVICES) --trainer.num_nodes $(NODES) --trainer.strategy $(STRATEGY)) \
+  $(foreach o,$(PRECISION) $(OVERLAYS),--config experiments/_base/$(o).yaml) $(CACHE:%=--data.init_args.cache %))
+ifneq ($(ON),)
+override ARGS := $(strip $(ARGS) $(ON))
+override ARGS_pretrain := $(strip $(ARGS_pretrain) $(ON))
+endif
+# what starts Trainer stages, and the verbs that share work out; LAUNCH changes no result and makes nothing out of date
+FS_local := $(FS)
+FS_torchrun := $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(DEVICES) --max-restarts $(RESTARTS) -m frugalseg
+FS_slurm := DEVICES=$(DEVICES) RESTARTS=$(RESTARTS) PYTHON=$(BIN)/python sbatch --wait --nodes $(NODES) --gpus-per-node $(DEVICES) experiments/_base/slurm/torchrun.sbatch
+RUN_ON := $(FS_$(LAUNCH))
 BASE := --config experiments/_base/trainer.yaml
 CPU := --config experiments/_base/cpu.yaml
 dash = $(if $(1),-$(1))
@@ -68,8 +94,12 @@ test-slow: $(READY) ## the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow
 
 .PHONY: benchmark
-benchmark: $(READY) ## speed as ratios, one thread; ONLY=<prefix> picks rows; writes runs/benchmark.json
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmark --out runs/benchmark.json $(if $(ONLY),--only $(ONLY))
+benchmark: $(READY) ## speed as ratios, one thread; ONLY=<prefix> picks rows; BEFORE=<older json> compares; writes runs/benchmark.{json,md,png}
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmark --out runs/benchmark.json $(if $(ONLY),--only $(ONLY)) $(if $(BEFORE),--before $(BEFORE))
+
+.PHONY: benchmark-gpu
+benchmark-gpu: $(READY) ## all rows of a GPU in under 8 minutes: runs/benchmark-gpu.json; DEVICE=cpu QUICK=1 tries the script out
+	$(BIN)/python -m tests.benchmark.gpu $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: refine-real
 refine-real: $(READY) ## what CRF and random walk make of spoilt masks of genuine VOC images (ROOT=VOC2012 for all of val: hours)
@@ -219,24 +249,24 @@ score = --config $($(1).yaml)/classify.yaml --data.init_args.root $($(1).root) -
 # the nets that are trained once, but for the affinity network: $(1) experiment, $(2) seed
 define chain_fits
 $(call folder,$(1),$(2))/classify/done.json: $(call files,$(1),classify) runs/$(1)$(call dash,$(RUN))/.settings | $(READY)
-	$(FS) fit $(call yamls,$(1),classify) $(call given,$(1),$(2),classify) $(ARGS_classify)
+	$(RUN_ON) fit $(call yamls,$(1),classify) $(call given,$(1),$(2),classify) $(ARGS_classify)
 
 $(call folder,$(1),$(2))/$(SEGMENT)$(BY)/done.json: $(call files,$(1),$(SEGMENT)) $(call folder,$(1),$(2))/$(call stage,$($(1).pseudo))/done.json
-	$(FS) fit $(call yamls,$(1),$(SEGMENT)) $(call given,$(1),$(2),$(SEGMENT)$(BY)) $(ARGS_segment) \
+	$(RUN_ON) fit $(call yamls,$(1),$(SEGMENT)) $(call given,$(1),$(2),$(SEGMENT)$(BY)) $(ARGS_segment) \
 	  --data.init_args.pseudo_labels $(call folder,$(1),$(2))/$($(1).pseudo)
 endef
 
 # the affinity network: $(1) experiment, $(2) seed, $(3) irn or psa
 define chain_affinity
 $(call folder,$(1),$(2))/$(3)/done.json: $(call files,$(1),$(3)) $(dir $(call kind,$(1),$(2),$($(3).seeds),$($(1).labelled)))done.json
-	$(FS) fit $(call yamls,$(1),$(3)) $(call given,$(1),$(2),$(3)) $(ARGS_$(3)) \
+	$(RUN_ON) fit $(call yamls,$(1),$(3)) $(call given,$(1),$(2),$(3)) $(ARGS_$(3)) \
 	  --data.init_args.pseudo_labels $(call kind,$(1),$(2),$($(3).seeds),$($(1).labelled))
 endef
 
 # maps of one split: $(1) experiment, $(2) seed, $(3) split
 define chain_maps
 $(call folder,$(1),$(2))/cam-$(3)/done.json: $(call files,$(1),cam) $(call folder,$(1),$(2))/classify/done.json
-	$(FS) predict $(call yamls,$(1),classify cam) $(call given,$(1),$(2),cam-$(3)) $(ARGS_classify) \
+	$(RUN_ON) predict $(call yamls,$(1),classify cam) $(call given,$(1),$(2),cam-$(3)) $(ARGS_classify) \
 	  --data.init_args.predict_split $(3) --ckpt_path $(call folder,$(1),$(2))/classify/checkpoints/$(CKPT).ckpt
 endef
 
@@ -244,14 +274,14 @@ endef
 # $(6) its stage of edges, $(7) its stage of labels
 define chain_labels
 $(call folder,$(1),$(2))/$(5)-$(3)/done.json: $($(1).yaml)/$(5).yaml $(call folder,$(1),$(2))/cam-$(3)/done.json
-	$(FS) crf --config $($(1).yaml)/$(5).yaml --maps $(call folder,$(1),$(2))/cam-$(3)/maps $(call verb,$(1),$(2),$(5),$(3))
+	$(RUN_ON) crf --config $($(1).yaml)/$(5).yaml --maps $(call folder,$(1),$(2))/cam-$(3)/maps $(call verb,$(1),$(2),$(5),$(3))
 
 $(call folder,$(1),$(2))/$(6)-$(3)/done.json: $(call files,$(1),$(6)) $(call folder,$(1),$(2))/$(4)/done.json
-	$(FS) predict $(call yamls,$(1),$(4) $(6)) $(call given,$(1),$(2),$(6)-$(3)) $(ARGS_$(4)) \
+	$(RUN_ON) predict $(call yamls,$(1),$(4) $(6)) $(call given,$(1),$(2),$(6)-$(3)) $(ARGS_$(4)) \
 	  --data.init_args.predict_split $(3) --ckpt_path $(call folder,$(1),$(2))/$(4)/checkpoints/last.ckpt
 
 $(call folder,$(1),$(2))/$(7)-$(3)/done.json: $($(1).yaml)/$(7).yaml $(call folder,$(1),$(2))/$(6)-$(3)/done.json $(call folder,$(1),$(2))/cam-$(3)/done.json
-	$(FS) walk --config $($(1).yaml)/$(7).yaml --maps $(call folder,$(1),$(2))/cam-$(3)/maps \
+	$(RUN_ON) walk --config $($(1).yaml)/$(7).yaml --maps $(call folder,$(1),$(2))/cam-$(3)/maps \
 	  --edges $(call kind,$(1),$(2),$($(4).edges),$(3)) $(call verb,$(1),$(2),$(7),$(3))
 endef
 
@@ -265,7 +295,7 @@ $(call folder,$(1),$(2))/score-labels$(BY)-$(3)/done.json: $(foreach m,$($(1).ma
 	  $(call score,$(1),$(2),score-labels$(BY),$(3))
 
 $(call folder,$(1),$(2))/$(PREDICT)$(BY)-$(3)/done.json: $(call files,$(1),$(PREDICT)) $(call folder,$(1),$(2))/$(SEGMENT)$(BY)/done.json
-	$(FS) predict $(call yamls,$(1),$(SEGMENT) $(PREDICT)) $(call given,$(1),$(2),$(PREDICT)$(BY)-$(3)) $(ARGS_segment) \
+	$(RUN_ON) predict $(call yamls,$(1),$(SEGMENT) $(PREDICT)) $(call given,$(1),$(2),$(PREDICT)$(BY)-$(3)) $(ARGS_segment) \
 	  --data.init_args.predict_split $(3) --ckpt_path $(call folder,$(1),$(2))/$(SEGMENT)$(BY)/checkpoints/last.ckpt
 
 $(call folder,$(1),$(2))/score-$(SEGMENT)$(BY)-$(3)/done.json: $(call folder,$(1),$(2))/$(PREDICT)$(BY)-$(3)/done.json
@@ -306,7 +336,7 @@ PICTURES ?= 6
 OF ?= cti-voc
 define cti_pictures
 $(call folder,$(1),$(2))/pictures-val/done.json: $(call files,$(1),cam) $(call folder,$(1),$(2))/classify/done.json
-	$(FS) predict $(call yamls,$(1),classify cam) $(call given,$(1),$(2),cam-parts) $(ARGS_classify) --data.init_args.predict_split val --data.init_args.limit $(PICTURES) \
+	$(RUN_ON) predict $(call yamls,$(1),classify cam) $(call given,$(1),$(2),cam-parts) $(ARGS_classify) --data.init_args.predict_split val --data.init_args.limit $(PICTURES) \
 	  --model.init_args.save_parts true --ckpt_path $(call folder,$(1),$(2))/classify/checkpoints/$(CKPT).ckpt \
 	  + evaluate --maps $(call folder,$(1),$(2))/cam-parts/maps --sweep cam,r,mt,f,q --limit $(PICTURES) --pictures $(PICTURES) $(call score,$(1),$(2),pictures,val)
 endef
@@ -325,10 +355,10 @@ row_given = --run.name $(1)$(call dash,$(RUN)) --run.stage $(3) --seed_everythin
 # $(1) row, $(2) seed
 define ablation
 $(call folder,$(call row,$(1)),$(2))/classify/done.json: $(call files,cti-voc,classify ablation/$(1)) runs/$(call row,$(1))$(call dash,$(RUN))/.settings | $(READY)
-	$(FS) fit $(call yamls,cti-voc,classify ablation/$(1)) $(call row_given,$(1),$(2),classify)
+	$(RUN_ON) fit $(call yamls,cti-voc,classify ablation/$(1)) $(call row_given,$(1),$(2),classify)
 
 $(call folder,$(call row,$(1)),$(2))/cam-train/done.json: $(call files,cti-voc,cam) $(call folder,$(call row,$(1)),$(2))/classify/done.json
-	$(FS) predict $(call yamls,cti-voc,classify ablation/$(1) cam) $(call row_given,$(1),$(2),cam-train) \
+	$(RUN_ON) predict $(call yamls,cti-voc,classify ablation/$(1) cam) $(call row_given,$(1),$(2),cam-train) \
 	  --data.init_args.predict_split train --ckpt_path $(call folder,$(call row,$(1)),$(2))/classify/checkpoints/$(CKPT).ckpt
 
 $(call folder,$(call row,$(1)),$(2))/score-train/done.json: $(call folder,$(call row,$(1)),$(2))/cam-train/done.json
@@ -388,12 +418,12 @@ few_given = --run.name "$(FEW_NAME)" --run.stage $(4) --run.fold $(2) --seed_eve
 # $(1) experiment, $(2) fold, $(3) seed
 define few_fit
 $(call few_backbone,$(1),$(2),$(3))/done.json: $($(1).yaml)/pretrain.yaml experiments/_base/trainer.yaml $(BACKBONE:%=experiments/dsmf/backbone/%.yaml) runs/$(1)-$(FEW_BACKBONE)/.settings | $(READY)
-	$(FS) fit $(BASE) --config $($(1).yaml)/pretrain.yaml $(BACKBONE:%=--config experiments/dsmf/backbone/%.yaml) \
+	$(RUN_ON) fit $(BASE) --config $($(1).yaml)/pretrain.yaml $(BACKBONE:%=--config experiments/dsmf/backbone/%.yaml) \
 	  --run.name $(FEW_BACKBONE) --run.fold $(2) --seed_everything $(3) --data.init_args.root $($(1).root) --data.init_args.fold $(2) \
 	  $(PROTOCOL:%=--data.init_args.protocol %) $(ARGS_pretrain)
 
 $(call few_folder,$(1),$(2),$(3))/train/done.json: $(call few_files,$(1),$(FEW_TASK)) $(if $(PRETRAIN),$(call few_backbone,$(1),$(2),$(3))/done.json) runs/$(1)$(call dash,$(FEW_NAME))/.settings | $(READY)
-	$(FS) fit $(call few_yamls,$(1),$(FEW_TASK)) $(call few_given,$(1),$(2),$(3),train) \
+	$(RUN_ON) fit $(call few_yamls,$(1),$(FEW_TASK)) $(call few_given,$(1),$(2),$(3),train) \
 	  $(if $(PRETRAIN),--model.init_args.weights $(call few_backbone,$(1),$(2),$(3))/checkpoints/$(CKPT).ckpt)
 endef
 
@@ -401,7 +431,7 @@ endef
 define few_test
 $(call few_folder,$(1),$(2),$(3))/$(4)shot-test/done.json: $($(1).yaml)/test.yaml $(call few_files,$(1),$(FEW_TASK)) \
   $(if $(filter foreground,$(FEW_TASK)),runs/$(1)$(call dash,$(FEW_NAME))/.settings,$(call few_folder,$(1),$(2),$(3))/train/done.json) | $(READY)
-	$(FS) test $(call few_yamls,$(1),$(FEW_TASK)) --config $($(1).yaml)/test.yaml $(call few_given,$(1),$(2),$(3),$(4)shot) \
+	$(RUN_ON) test $(call few_yamls,$(1),$(FEW_TASK)) --config $($(1).yaml)/test.yaml $(call few_given,$(1),$(2),$(3),$(4)shot) \
 	  --data.init_args.recipe.init_args.shots $(4) $(if $(filter foreground,$(FEW_TASK)),,--ckpt_path $(call few_folder,$(1),$(2),$(3))/train/checkpoints/$(FEW_CKPT).ckpt)
 endef
 

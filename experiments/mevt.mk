@@ -56,7 +56,7 @@ ifneq ($(filter mevt-pretrain,$(MAKECMDGOALS)),)
 # $(1) seed
 define mevt_pretrain
 $(call mevt_pretrained,$(1))/done.json: $(MEVT_FILES) runs/mevt-pretrain$(call dash,$(MEVT_NAME))/.settings | $(READY)
-	$(FS) fit $(MEVT_FILES:%=--config %) --run.name "$(MEVT_NAME)" --run.stage pretrain --seed_everything $(1) \
+	$(RUN_ON) fit $(MEVT_FILES:%=--config %) --run.name "$(MEVT_NAME)" --run.stage pretrain --seed_everything $(1) \
 	  $(ROOT:%=--data.init_args.root %) $(ARGS) $(ARGS_pretrain)
 endef
 else
@@ -127,7 +127,7 @@ mevt_run = $(if $(filter cluster,$(3)),validate,fit) $(call mevt_configs,$(1),$(
 define mevt_judge
 $(call mevt_stage_dir,$(1),$(2),$(3))/done.json: $(call mevt_files,$(1),$(3)) $(call mevt_needs,$(2)) \
   runs/mevt-$(1)$(call dash,$(MEVT_JUDGED))/.settings | $(READY)
-	$(FS) $(if $(filter probeL-cached,$(3)$(PROTOCOL)),$(call mevt_cached,$(1),$(2)),$(call mevt_run,$(1),$(2),$(3)))
+	$(RUN_ON) $(if $(filter probeL-cached,$(3)$(PROTOCOL)),$(call mevt_cached,$(1),$(2)),$(call mevt_run,$(1),$(2),$(3)))
 endef
 MEVT_KINDS := probe finetune cluster retrieval
 $(foreach b,$(MEVT_BENCHMARKS),$(foreach k,$(MEVT_KINDS),$(foreach s,$(SEEDS),$(eval $(call mevt_judge,$(b),$(s),$(k))))))

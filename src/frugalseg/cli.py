@@ -11,10 +11,12 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from frugalseg._version import __version__
-from frugalseg.commands import VERBS
+from frugalseg.commands import SHARED, VERBS
+from frugalseg.data.team import alone
 from frugalseg.errors import ConfigError, FrugalsegError
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
@@ -53,6 +55,10 @@ def main(args: Sequence[str] | None = None) -> int:
         raise
     except FrugalsegError as error:
         return _fail(str(error))
+    except RuntimeError as error:
+        if (reason := _lost_rank(error)) is None:
+            raise
+        return _fail(reason)
     except OSError as error:
         if error.errno is None or not isinstance(error.filename, str | bytes):
             raise  # a pipe, a socket, a defect: no file that a user could mend
@@ -94,6 +100,15 @@ def _stopped() -> int:
     return 130
 
 
+def _lost_rank(error: RuntimeError) -> str | None:
+    """What to say of an error that is another rank's end; see `commands.ranks`."""
+    if "torch.distributed" not in sys.modules:
+        return None
+    from frugalseg.commands.ranks import lost_rank
+
+    return lost_rank(error)
+
+
 def _fail(message: str) -> int:
     print(f"frugalseg: error: {' '.join(message.split())}", file=sys.stderr)
     return 2
@@ -109,7 +124,13 @@ def _of_file(error: OSError) -> str:
 
 
 def _leave_process_group(environment: dict[str, str]) -> None:
-    """Undo what DDP left behind, or the next command would wait for ranks that have gone."""
+    """Undo what DDP left behind, or the next command would wait for ranks that have gone.
+
+    Ranks that torchrun or srun has started do not go: they run the next command together, in the same group. A second
+    one would read the first one's addresses from torchrun's store.
+    """
+    if "RANK" in environment or "SLURM_STEP_NUM_TASKS" in environment:
+        return
     for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         if name not in environment:
             os.environ.pop(name, None)
@@ -160,7 +181,8 @@ def console() -> None:
 
 def _dispatch(words: list[str]) -> int:
     if words[0] in VERBS:
-        code: int = importlib.import_module(f"frugalseg.commands.{words[0]}").run(words[1:])
+        verb = partial(importlib.import_module(f"frugalseg.commands.{words[0]}").run, words[1:])
+        code: int = verb() if words[0] in SHARED else alone(verb)
         return code
     if words[0] not in TRAINER_COMMANDS:
         print(_usage(), file=sys.stderr)

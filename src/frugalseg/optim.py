@@ -2,11 +2,92 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+FUSES = ("cpu", "cuda")
+"""Devices on which PyTorch takes the step of all parameters in one pass: 2 to 3.5 times as fast on a CPU core."""
+
+AnyOptimiser = TypeVar("AnyOptimiser", bound=Optimizer)
+
+
+def fused(optimiser: AnyOptimiser) -> AnyOptimiser:
+    """Let AdamW or SGD take its step in one pass over memory, where all parameters are on a device that can.
+
+    A checkpoint's state fits whether it was written by a fused optimiser or not: this run's choice holds, not that of
+    the run which wrote it. The choice is made here and not by the argument `fused` of the optimisers, with which they
+    would unscale gradients themselves, so that Lightning refuses to clip gradients under mixed precision.
+
+    Args:
+        optimiser: fresh, its parameters where they will be trained.
+
+    Returns:
+        The same optimiser.
+    """
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    able = all(p.device.type in FUSES and p.is_floating_point() for p in parameters)
+
+    def keep_choice(_: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        groups = [{**group, "fused": able or None, "foreach": None} for group in state["param_groups"]]
+        return {**state, "param_groups": groups}
+
+    optimiser.register_load_state_dict_pre_hook(keep_choice)
+    optimiser.register_load_state_dict_post_hook(_align_state)
+    if able:
+        for group in optimiser.param_groups:
+            group["fused"] = True
+        optimiser.register_step_pre_hook(_prepare_step)
+    return optimiser
+
+
+def _align_state(optimiser: Optimizer) -> None:
+    """Give averages the layout in memory of their parameters: a run with `channels_last` may go on without, and back.
+
+    The fused kernels walk memory, not indices. On a CPU they would mix up the entries without a word.
+    """
+    for parameter, state in optimiser.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = _like(value, parameter)
+
+
+def _prepare_step(optimiser: Optimizer, given: Any, named: Any) -> tuple[Any, Any] | None:
+    """Prepare gradients before a step, or after the closure that makes them within it, as Lightning's does."""
+    closure = given[1] if len(given) > 1 else named.get("closure")
+    if closure is None:
+        _prepare(optimiser)
+        return None
+
+    def prepared() -> Any:
+        loss = closure()
+        _prepare(optimiser)
+        return loss
+
+    return given[:1], {**named, "closure": prepared}
+
+
+def _prepare(optimiser: Optimizer) -> None:
+    """Give gradients the layout of their parameters, and SGD a momentum of 0 to begin with.
+
+    The fused kernel knows no first step of some parameters alone, whose gradient comes later than that of others.
+    """
+    for group in optimiser.param_groups:
+        momentum = isinstance(optimiser, SGD) and group["momentum"]
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            parameter.grad = _like(parameter.grad, parameter)
+            if momentum and optimiser.state[parameter].get("momentum_buffer") is None:
+                optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """The same numbers, laid out in memory as a parameter is."""
+    return value if value.stride() == parameter.stride() else torch.empty_like(parameter).copy_(value)
 
 
 def poly_factor(step: int, total: int, power: float = 0.9) -> float:
@@ -46,9 +127,8 @@ def poly_sgd(
     Returns:
         The optimiser and its scheduler.
     """
-    optimiser = SGD(
-        [{"params": parameters, "lr": lr} for parameters, lr in groups], momentum=momentum, weight_decay=weight_decay
-    )
+    settings = [{"params": parameters, "lr": lr} for parameters, lr in groups]
+    optimiser = fused(SGD(settings, momentum=momentum, weight_decay=weight_decay))
     return optimiser, LambdaLR(optimiser, lambda step: poly_factor(step, total_steps, power))
 
 

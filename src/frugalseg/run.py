@@ -22,7 +22,7 @@ import numpy as np
 
 from frugalseg.errors import DiskFullError, RunFolderError
 
-VOLATILE = frozenset({"num_workers", "pin_memory", "verdicts"})
+VOLATILE = frozenset({"num_workers", "pin_memory", "verdicts", "cache"})
 """Data settings that change how fast a stage runs, not what it computes."""
 TRAINER_IDENTITY = (
     "fast_dev_run", "max_time", "overfit_batches", "devices", "num_nodes",
@@ -34,8 +34,11 @@ TRAINER_IDENTITY = (
 ADDED_LATER: dict[str, dict[str, Any]] = {
     "frugalseg.papers.cti.CTI": {"save_views": False},
     "frugalseg.papers.dsmf.DSMF": {"unit": "graph"},
+    "frugalseg.data.Tags": {"scaled": False},
+    "frugalseg.data.Views": {"scaled": False},
+    "frugalseg.data.ResizedSegment": {"scaled": False},
 }
-"""Settings that tasks gained, and the value that says how it was before: stages that lack them stay up to date."""
+"""Settings that tasks and recipes gained, and how it was before: stages that lack them stay up to date."""
 FIT_ONLY = ("devices", "num_nodes")
 """They set the batch of a fit; scores and predictions are the same on any number."""
 
@@ -52,6 +55,8 @@ class Run:
         root: folder of all runs.
         save_every: training steps between writes of `checkpoints/last.ckpt`.
         wandb: log to Weights & Biases: offline unless a key is present.
+        batch: images per optimiser step that the learning rate is meant for; a fit whose steps take another number says
+            so, and changes nothing. Null for no such number.
     """
 
     experiment: str = "scratch"
@@ -61,6 +66,7 @@ class Run:
     root: str = "runs"
     save_every: int = 100
     wandb: bool = True
+    batch: int | None = None
 
     def folder(self, seed: int, suffix: str = "") -> Path:
         """The stage's folder for a seed."""
@@ -172,7 +178,7 @@ def config_identity(config: dict[str, Any], fit: bool = True) -> dict[str, Any]:
     """
     data = json.loads(json.dumps(config.get("data") or {}, default=str))
     settings = data.get("init_args") or {}
-    data["init_args"] = {key: value for key, value in settings.items() if key not in VOLATILE}
+    data["init_args"] = {key: _as_before(value) for key, value in settings.items() if key not in VOLATILE}
     trainer = config.get("trainer") or {}
     return {
         "data": data,
@@ -182,13 +188,13 @@ def config_identity(config: dict[str, Any], fit: bool = True) -> dict[str, Any]:
     }
 
 
-def _as_before(model: Any) -> Any:
-    """A task's settings without those that say no more than that they did not exist when older stages ran."""
-    added = ADDED_LATER.get(str(model.get("class_path")), {}) if isinstance(model, dict) else {}
-    if not added or not isinstance(model.get("init_args"), dict):
-        return model
-    kept = {k: v for k, v in model["init_args"].items() if k not in added or v != added[k]}
-    return {**model, "init_args": kept}
+def _as_before(made: Any) -> Any:
+    """Settings of a task or recipe without those that say no more than that older stages did not have them."""
+    added = ADDED_LATER.get(str(made.get("class_path")), {}) if isinstance(made, dict) else {}
+    if not added or not isinstance(made.get("init_args"), dict):
+        return made
+    kept = {k: v for k, v in made["init_args"].items() if k not in added or v != added[k]}
+    return {**made, "init_args": kept}
 
 
 @dataclass

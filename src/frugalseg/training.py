@@ -21,9 +21,12 @@ import frugalseg.commands.benchmarks  # noqa: F401 - makes the data modules know
 from frugalseg.callbacks import LineProgress, RandomState
 from frugalseg.callbacks.loggers import csv_logger, hush, wandb_logger
 from frugalseg.callbacks.provenance import Provenance, describe
+from frugalseg.callbacks.ranks import Ranks
 from frugalseg.callbacks.wandb_runs import close_run, sweep_name
 from frugalseg.callbacks.wandb_stages import finish_trained
 from frugalseg.commands.parsing import one_line
+from frugalseg.commands.ranks import claim
+from frugalseg.commands.trainer_settings import check_precision
 from frugalseg.data.episode_files import files_of
 from frugalseg.errors import CheckpointError, ConfigError, DatasetNotFoundError
 from frugalseg.run import Run, RunFolder, config_identity, data_digests, file_digest, folder_digest, write_arrays
@@ -99,6 +102,7 @@ class SuiteCLI(LightningCLI):
         settings = config["run"]
         run = Run(**settings.as_dict() if isinstance(settings, Namespace) else settings)
         run.name = sweep_name(run.name)
+        check_precision(config["trainer"])
         _check_fold(run, config["data"].get("init_args") or {})
         suffix = f"-{self.subcommand}" if self.subcommand in {"validate", "test"} else ""
         folder = run.folder(int(config["seed_everything"]), suffix)
@@ -108,10 +112,8 @@ class SuiteCLI(LightningCLI):
         self.run_settings = run
         self.run_folder = RunFolder(folder, run.experiment, run.stage + suffix, identity)
         config["trainer"]["default_root_dir"] = str(folder)
-        if _is_rank_zero():
-            if self.run_folder.is_done():
-                raise UpToDate(f"{folder}: up to date")
-            self.run_folder.claim(describe(int(config["seed_everything"]), COMMAND))
+        if not claim(self.run_folder, config["trainer"], lambda: describe(int(config["seed_everything"]), COMMAND)):
+            raise UpToDate(f"{folder}: up to date")
         last = self.run_folder.last_checkpoint
         if self.subcommand == "fit" and not config.get("ckpt_path") and last.is_file():
             check_checkpoint(last, str(config["model"]["class_path"]))
@@ -154,7 +156,7 @@ class SuiteCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _own_callbacks(self, settings: Any) -> list[Callback]:
-        callbacks: list[Callback] = [Provenance(self.config_dump), RandomState()]
+        callbacks: list[Callback] = [Ranks(), Provenance(self.config_dump), RandomState()]
         run, checkpoints = self.run_settings, self.run_folder.path / "checkpoints"
         if self.subcommand == "fit" and settings.get("enable_checkpointing") is not False:
             monitor = getattr(self.model, "monitor", None)

@@ -13,12 +13,15 @@ from torch import Tensor
 
 from frugalseg.ops.crf import Kernels, dense_crf, pairwise
 from tests.benchmark.data import REAL
+from tests.benchmark.device import gpu_device
 from tests.benchmark.measure import Measured, Skip, in_fresh_process, interleave, peak_memory, ratio
 
 PHOTO = "2007_005988"
 """500 x 375 pixels; its mask has three classes."""
 GT_PROB = 0.7
 ITERATIONS = 10
+IMAGES = 16
+"""Of a batch on a GPU."""
 KERNELS = Kernels()
 
 
@@ -99,15 +102,23 @@ def memory(quick: bool) -> dict[str, Measured]:
 
 
 def gpu(quick: bool) -> dict[str, Measured]:
-    photo = load_photo(quick)
-    if not torch.cuda.is_available():
-        raise Skip("no GPU")
+    """One photo, and a batch of several, as `frugalseg crf` works on a GPU."""
+    photo, device, images = load_photo(quick), gpu_device(), 2 if quick else IMAGES
     rows = {}
     for count in (3, 21):
         work = (photo, make_labels(count, photo.shape[:2]), count)
-        torch.testing.assert_close(ours(*work, "cuda"), ours(*work), rtol=0, atol=1e-3)
-        times = interleave({"gpu": lambda w=work: ours(*w, "cuda"), "cpu": lambda w=work: ours(*w)}, _rounds(quick))
+        several = (*(np.stack([x] * images) for x in work[:2]), count)
+        torch.testing.assert_close(ours(*work, device), ours(*work), rtol=0, atol=1e-3)
+        torch.testing.assert_close(ours(*several, device)[-1], ours(*work), rtol=0, atol=1e-3)
+        sides = {
+            "gpu": lambda w=work: ours(*w, device),
+            "batch": lambda w=several: ours(*w, device),
+            "cpu": lambda w=work: ours(*w),
+        }
+        times = interleave(sides, 1 if quick else 5)
+        times["batch"] = [(wall / images, cpu / images) for wall, cpu in times["batch"]]
         rows[f"crf.gpu_over_cpu_{count}"] = ratio(times, "cpu", "gpu")
+        rows[f"crf.gpu_batch_over_cpu_{count}"] = ratio(times, "cpu", "batch")
     return rows
 
 

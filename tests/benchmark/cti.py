@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from frugalseg.optim import fused
 from frugalseg.papers.cti import CTI
-from tests.benchmark.measure import Measured, Skip, in_fresh_process, interleave, last_line_of, peak_memory, ratio
+from tests.benchmark.device import gpu_device, name_of, peak_bytes, wait_for
+from tests.benchmark.measure import Measured, in_fresh_process, interleave, last_line_of, peak_memory, ratio
 from tests.papers.cti.naive import NaiveCTI, NaiveMemory, train_step
 
 CLASSES, BATCH = 20, 2
@@ -30,25 +32,25 @@ class Batch(NamedTuple):
     tags: Tensor
 
 
-def make_task(quick: bool, **settings: float) -> CTI:
+def make_task(quick: bool, classes: int = CLASSES, **settings: float) -> CTI:
     torch.manual_seed(0)
-    task = CTI(CLASSES + 1, weights=None, **(SMALL if quick else {}), **settings).train()
+    task = CTI(classes + 1, weights=None, **(SMALL if quick else {}), **settings).train()
     task.memory.values.normal_()
     task.memory.count.fill_(task.memory.size)
     return task
 
 
-def make_batch(crop: int, size: int = BATCH, device: str = "cpu") -> Batch:
+def make_batch(crop: int, size: int = BATCH, device: str = "cpu", classes: int = CLASSES) -> Batch:
     random = torch.Generator().manual_seed(1)
     views = torch.randn(2, size, 3, crop, crop, generator=random).to(device)
-    tags = torch.zeros(size, CLASSES, device=device)
-    tags[::2, [3, 14]] = tags[1::2, [7]] = 1
+    tags = torch.zeros(size, classes, device=device)
+    tags[::2, [3, min(14, classes - 1)]] = tags[1::2, [7]] = 1
     return Batch(views[0], views[1], tags)
 
 
 def make_optimiser(net: torch.nn.Module) -> torch.optim.Optimizer:
     # a rate near zero: random weights must not run away, and a step costs the same at any rate
-    return torch.optim.AdamW(net.parameters(), lr=1e-9, weight_decay=0.05)
+    return fused(torch.optim.AdamW(net.parameters(), lr=1e-9, weight_decay=0.05))
 
 
 def task_step(task: CTI, batch: Batch) -> Work:
@@ -163,10 +165,8 @@ def seed_over_two(quick: bool) -> dict[str, Measured]:
 
 def gpu(quick: bool) -> dict[str, Measured]:
     """bf16, 64 images of 224 x 224."""
-    if not torch.cuda.is_available():
-        raise Skip("no GPU")
-    size = 4 if quick else 64
-    task, batch = make_task(quick).cuda(), make_batch(224, size, "cuda")
+    device, size = gpu_device(), 2 if quick else 64
+    task, batch = make_task(quick).to(device), make_batch(64 if quick else 224, size, device)
     tokens = task.net.start(batch.view1)[0].detach()
     # what the step asks of the blocks: both views up to the infusion, four passes behind it
     widths = [2] * (task.net.infusion + 1) + [4] * (task.net.depth - task.net.infusion - 1)
@@ -179,22 +179,20 @@ def gpu(quick: bool) -> dict[str, Measured]:
 
     def timed(work: Work) -> Work:
         def run() -> None:
-            with torch.autocast("cuda", torch.bfloat16):
+            with torch.autocast(device, torch.bfloat16):
                 work()
-            torch.cuda.synchronize()
+            wait_for(device)
 
         return run
 
     sides = {"step": timed(task_step(task, batch)), "blocks": timed(blocks_alone)}
-    times = interleave(sides, 2 if quick else 20)
-    torch.cuda.reset_peak_memory_stats()
-    sides["step"]()
-    share = ratio(times, "blocks", "step")
-    note = torch.cuda.get_device_name()
+    times = interleave(sides, 1 if quick else 20)
+    share, note = ratio(times, "blocks", "step"), name_of(device)
+    peak = peak_bytes(device, sides["step"])
     return {
         "cti.gpu_images_per_s": Measured(size / min(wall for wall, _ in times["step"]), note),
         "cti.gpu_block_share": Measured(100 * share.value, note, share.extra),
-        "cti.gpu_peak_memory": Measured(torch.cuda.max_memory_allocated() / 1e6, note),
+        **({} if peak is None else {"cti.gpu_peak_memory": Measured(peak / 1e6, note)}),
     }
 
 

@@ -5,6 +5,7 @@
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,22 +13,27 @@ from torch.nn.utils import clip_grad_norm_
 
 from frugalseg.batch import EpisodeBatch
 from frugalseg.ops.prototypes import prior_mask
-from frugalseg.optim import trainable
+from frugalseg.optim import fused, trainable
 from frugalseg.papers.dsmf.graph import GraphUnit
 from frugalseg.papers.dsmf.task import DSMF
 from tests.benchmark.measure import Measured, in_fresh_process, interleave, peak_memory, ratio
 
 Work = Callable[[], object]
 BATCH, TILES, CLASSES, SHOTS, SEEDS = 2, 12, 3, 5, 5
+QUICK: dict[str, Any] = {
+    "backbone": "resnet18", "dim": 8, "nodes": 4, "states": 6,
+    "backbone_options": {"strides": (2, 2, 2), "options": {"layers": (1, 1, 1, 1), "channels": (4, 6, 8, 10)}},
+}  # fmt: skip
+"""A net whose step takes no time."""
 CHUNK = 400
 """Support places compared at a time, a ninth of a 60x60 grid."""
 
 
-def make_task() -> DSMF:
-    """The default net on ResNet-50 with random weights."""
+def make_task(**settings: Any) -> DSMF:
+    """The default net on ResNet-50 with random weights; or other settings."""
     torch.manual_seed(0)
     # timm starts residual branches at zero, and the graph units begin as the identity: both are woken up
-    task = DSMF(weights=None, backbone_options={"options": {"zero_init_last": False}})
+    task = DSMF(**{"weights": None, "backbone_options": {"options": {"zero_init_last": False}}} | settings)
     for name, parameter in task.net.named_parameters():
         if name.startswith("backbone.") and name.endswith("bn3.weight"):
             parameter.data.fill_(0.2)
@@ -39,17 +45,18 @@ def make_task() -> DSMF:
 # ---------------------------------------------------------------------- training
 
 
-def make_batch(size: int, device: str = "cpu") -> EpisodeBatch:
-    """One-shot episodes; the class covers a quarter of each image."""
+def make_batch(size: int, device: str = "cpu", episodes: int = BATCH, shots: int = 1) -> EpisodeBatch:
+    """Episodes whose class covers a quarter of each image."""
     random = torch.Generator().manual_seed(1)
-    images = torch.randn(2, BATCH, 3, size, size, generator=random).to(device)
-    mask = torch.zeros(BATCH, size, size, dtype=torch.int64, device=device)
+    images = torch.randn(1 + shots, episodes, 3, size, size, generator=random).to(device)
+    mask = torch.zeros(episodes, size, size, dtype=torch.int64, device=device)
     mask[:, size // 4 : size * 3 // 4, size // 8 : size * 5 // 8] = 1
-    names = [str(number) for number in range(BATCH)]
+    names = [str(number) for number in range(episodes)]
     return {
         "id": names, "query_image": images[0], "query_mask": mask,
-        "support_images": images[1][:, None], "support_masks": mask[:, None], "support_id": [[name] for name in names],
-        "class_id": torch.ones(BATCH, dtype=torch.int64), "number": torch.arange(BATCH),
+        "support_images": images[1:].transpose(0, 1), "support_masks": mask[:, None].repeat(1, shots, 1, 1),
+        "support_id": [[f"{name}-{shot}" for shot in range(shots)] for name in names],
+        "class_id": torch.ones(episodes, dtype=torch.int64), "number": torch.arange(episodes),
     }  # fmt: skip
 
 
@@ -57,7 +64,7 @@ def task_step(task: DSMF, batch: EpisodeBatch) -> Work:
     """The full training step of the task, without Lightning."""
     parameters = trainable(task.parameters())
     # a rate near zero: random weights must not run away, and a step costs the same at any rate
-    optimiser = torch.optim.SGD(parameters, lr=1e-9, momentum=0.9, weight_decay=1e-4)
+    optimiser = fused(torch.optim.SGD(parameters, lr=1e-9, momentum=0.9, weight_decay=1e-4))
 
     def run() -> None:
         episode = task.net(batch["query_image"], batch["support_images"], batch["support_masks"])

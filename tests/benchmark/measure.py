@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -50,16 +50,28 @@ class Measured:
 
 
 class Group:
-    """Rows that come out of one run of `work`, a function named as `module:function`."""
+    """Rows that come out of one run of `work`, a function named as `module:function`.
 
-    def __init__(self, work: str, *rows: Row) -> None:
-        self.work, self.rows = work, rows
+    Args:
+        work: the function.
+        rows: what it measures.
+        of: first argument of the function, where it measures several things in one way.
+        slow: minutes, so that it is run only where its rows are asked for by name.
+    """
+
+    def __init__(self, work: str, *rows: Row, of: str | None = None, slow: bool = False) -> None:
+        self.work, self.rows, self.of, self.slow = work, rows, of, slow
 
     def run(self, quick: bool) -> dict[str, Measured]:
-        """A value per id."""
+        """A value per id of `rows`."""
+        return {key: row for rows in self.stream(quick) for key, row in rows.items()}
+
+    def stream(self, quick: bool) -> Iterator[dict[str, Measured]]:
+        """The same as it comes: some functions give their rows one after the other."""
         module, _, function = self.work.partition(":")
-        values: dict[str, Measured] = getattr(import_module(module), function)(quick)
-        return values
+        measure = getattr(import_module(module), function)
+        values = measure(quick) if self.of is None else measure(self.of, quick)
+        yield from [values] if isinstance(values, dict) else values
 
 
 def interleave(

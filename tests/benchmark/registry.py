@@ -5,6 +5,7 @@ whose imports fail stops no other. A new area of the suite adds a module and its
 """
 
 from tests.benchmark.measure import Group, Row
+from tests.benchmark.registry_steps import STEP_GROUPS
 
 SIZES = "forward and backward, N=2, K=21, D=768, 32x32"
 PIL = "Pillow and torchvision (RandomCrop with padding, ToTensor, Normalize)"
@@ -23,6 +24,7 @@ MEVT = "MEVT step, mevt_tiny, 16 images of 2 x 64 and 2 x 32, all terms, clippin
 CROPS = "2 x 224 + 8 x 96 pixels"
 DINO_S = "DINO's loss on ViT-S/16, same task, heads and crops"
 PROBE = "linear probe L-cached of mevt_s, 448 pixels, grid 100, 10 epochs"
+RANKS = "by two ranks on two cores"
 STEP = "SFC step, ResNet-50, 21 classes, 2 fresh + 4 bank images of 256x256, two scales, clipping and SGD"
 
 GROUPS = [
@@ -73,6 +75,58 @@ GROUPS = [
             "images/s",
             "higher",
         ),
+    ),
+    Group(
+        "tests.benchmark.decoding:decode_over_pil",
+        Row("data.decode_over_pil", "images/s of read_image over Pillow, VOC JPEGs", better="higher", bound=1.0),
+        Row("data.decode_images_per_s", "VOC JPEGs decoded per CPU second", "images/s", "higher"),
+        Row("data.decode_png_over_pil", "the same ratio, RGB PNGs of 2048x1024", better="higher", bound=1.0),
+        Row("data.decode_png_images_per_s", "such PNGs decoded per CPU second", "images/s", "higher"),
+    ),
+    Group(
+        "tests.benchmark.decoding:scaled_over_whole",
+        Row(
+            "data.scaled_over_whole",
+            "images/s of Views (2 x 64, 4 x 32) with scaled decoding over without, VOC",
+            better="higher",
+        ),
+        Row("data.scaled_over_whole_frames", "the same, Views (2 x 224, 8 x 96) of 2048x1024 JPEGs", better="higher"),
+    ),
+    Group(
+        "tests.benchmark.decoding:cached_over_uncached",
+        Row(
+            "data.cached_over_uncached",
+            "images/s of Tags(crop=512) with data.cache over without, VOC JPEGs",
+            better="higher",
+            bound=1.0,
+        ),
+        Row("data.cached_over_uncached_segment", "the same, Segment(crop=512, scale)", better="higher", bound=1.0),
+        Row(
+            "data.cached_over_uncached_png", "the same, Segment(crop=512) of 2048x1024 PNGs", better="higher", bound=1.0
+        ),
+    ),
+    Group(
+        "tests.benchmark.decoding:item_shares",
+        Row("data.decode_share_tags", "decoding in the CPU time of a training batch of Tags(crop=512), VOC", "%"),
+        Row("data.decode_share_segment", "the same, Segment(crop=512, scale), image and mask", "%"),
+        Row("data.decode_share_views", "the same, Views (2 x 224, 8 x 96), colours changed on the CPU", "%"),
+    ),
+    Group(
+        "tests.benchmark.decoding:workers",
+        Row(
+            "data.loader_images_per_s_0",
+            "Tags(crop=512) through the loader, no worker, wall time",
+            "images/s",
+            "higher",
+        ),
+        Row("data.loader_images_per_s_1", "the same, one worker", "images/s", "higher"),
+        Row("data.loader_images_per_s_2", "the same, two workers", "images/s", "higher"),
+        Row("data.two_workers_over_none", "images/s with two workers over none", better="higher"),
+    ),
+    Group(
+        "tests.benchmark.decoding:loading_share",
+        Row("data.loading_share", f"waiting for data in the wall time of the {STEP}, one worker", "%"),
+        Row("data.loading_share_no_worker", "the same, no worker", "%"),
     ),
     Group(
         "tests.benchmark.tiling:tiling",
@@ -241,6 +295,8 @@ GROUPS = [
         "tests.benchmark.crf:gpu",
         Row("crf.gpu_over_cpu_3", f"speed-up of a GPU over one core: {CRF}, 3 labels", better="higher"),
         Row("crf.gpu_over_cpu_21", f"speed-up of a GPU over one core: {CRF}, 21 labels", better="higher"),
+        Row("crf.gpu_batch_over_cpu_3", f"the same with a batch of 16 photos: {CRF}, 3 labels", better="higher"),
+        Row("crf.gpu_batch_over_cpu_21", f"the same with a batch of 16 photos: {CRF}, 21 labels", better="higher"),
     ),
     Group(
         "tests.benchmark.walk:sparse_over_dense",
@@ -256,7 +312,19 @@ GROUPS = [
         Row("walk.peak_memory", "memory that this walk adds to a process", "MB", bound=200),
     ),
     Group(
+        "tests.benchmark.walk:gpu",
+        Row("walk.gpu_over_cpu", "speed-up of a GPU over one core: that walk of one image", better="higher"),
+    ),
+    Group(
         "tests.benchmark.report:hundred_runs",
         Row("report.hundred_runs", "CPU seconds of the static report of 100 made-up runs", "s", bound=20.0),
     ),
+    Group(
+        "tests.benchmark.shards:two_over_one",
+        Row("shards.crf_two_over_one", f"speed-up of `frugalseg crf`, kind crf, {RANKS}", better="higher", bound=1.7),
+        Row("shards.walk_two_over_one", f"of `frugalseg walk`, kind refined, {RANKS}", better="higher", bound=1.7),
+        Row("shards.tiling_two_over_one", f"of `frugalseg data prepare isaid5i`, {RANKS}", better="higher", bound=1.7),
+        slow=True,
+    ),
+    *STEP_GROUPS,
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,11 @@ from tests.benchmark.measure import Measured, interleave, ratio
 
 FRESH = 2
 SCALES = (1.0, 0.5, 1.5, 2.0)
+QUICK: dict[str, Any] = {
+    "backbone": "resnet18", "side": (4, 4, 8, 8),
+    "backbone_options": {"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)},
+}  # fmt: skip
+"""A net whose step takes no time."""
 
 
 class Batch(NamedTuple):
@@ -29,25 +34,35 @@ class Batch(NamedTuple):
     box: Tensor
 
 
-def make_task(crop: int) -> SFC:
-    """SFC on ResNet-50 with 21 classes, random weights, class weights of VOC and a full bank."""
+def make_task(crop: int, device: str = "cpu", counts: Sequence[int] = CLASS_COUNTS, **settings: Any) -> SFC:
+    """SFC on ResNet-50 with random weights and a full bank.
+
+    Args:
+        crop: side of the images in the bank.
+        device: of weights and bank.
+        counts: images of each class, from which the class weights come.
+        **settings: of the task.
+    """
     torch.manual_seed(0)
     # timm starts residual branches at zero; half of each network would compute with zeros
-    task = SFC(weights=None, backbone_options={"zero_init_last": False})
+    options = {"weights": None, "backbone_options": {"zero_init_last": False}} | settings
+    task = SFC(len(counts) + 1, **options)
     for name, parameter in task.net.backbone.named_parameters():
         if name.endswith("bn3.weight"):
             parameter.data.fill_(0.2)
-    task.class_weight.copy_(with_background_weight(class_weights(CLASS_COUNTS, bonus=396)))
-    classes = len(CLASS_COUNTS)
+    task.class_weight.copy_(with_background_weight(class_weights(counts, bonus=396)))
+    classes = len(counts)
     task.bank.update(torch.randn(classes, 3, crop, crop), torch.eye(classes), _boxes(classes, crop))
-    return task.train()
+    return task.train().to(device)
 
 
-def make_batch(crop: int) -> Batch:
+def make_batch(crop: int, device: str = "cpu", fresh: int = FRESH, classes: int = len(CLASS_COUNTS)) -> Batch:
     random = torch.Generator().manual_seed(1)
-    tags = torch.zeros(FRESH, len(CLASS_COUNTS))
-    tags[0, [14, 1]] = tags[1, [7, 14]] = 1
-    return Batch(torch.randn(FRESH, 3, crop, crop, generator=random), tags, _boxes(FRESH, crop))
+    tags = torch.zeros(fresh, classes)
+    person = min(14, classes - 1)
+    tags[::2, [person, 1]] = tags[1::2, [7, person]] = 1
+    image = torch.randn(fresh, 3, crop, crop, generator=random)
+    return Batch(image.to(device), tags.to(device), _boxes(fresh, crop).to(device))
 
 
 def _boxes(count: int, crop: int) -> Tensor:

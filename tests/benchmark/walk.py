@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from frugalseg.ops.random_walk import affinity_from_edges, path_offsets, propagate
-from tests.benchmark.measure import Measured, in_fresh_process, peak_memory
+from tests.benchmark.device import gpu_device
+from tests.benchmark.measure import Measured, in_fresh_process, interleave, peak_memory, ratio
 
 RADIUS, BETA, SQUARINGS = 5, 10, 8
 
@@ -77,6 +78,15 @@ def _time(inputs: Inputs) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     ours(inputs)
     return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def gpu(quick: bool) -> dict[str, Measured]:
+    device, inputs = gpu_device(), make_inputs(quick)
+    there = Inputs(*(x.to(device) for x in inputs))
+    torch.testing.assert_close(ours(there).cpu(), ours(inputs), rtol=1e-4, atol=1e-4)
+    # the copy back waits for the device
+    times = interleave({"gpu": lambda: ours(there).cpu(), "cpu": lambda: ours(inputs)}, 1 if quick else 9)
+    return {"walk.gpu_over_cpu": ratio(times, "cpu", "gpu")}
 
 
 def memory(quick: bool) -> dict[str, Measured]:

@@ -1,6 +1,9 @@
 import os
+import struct
+import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +11,7 @@ from PIL import Image
 from frugalseg.data.io import image_size, read_image, read_mask, remove_leftovers, write_atomic, write_mask
 from frugalseg.errors import ImageError, MaskError
 from frugalseg.ops.palette import voc_palette
+from tests.conftest import REAL
 from tests.data.conftest import picture
 
 
@@ -42,6 +46,61 @@ def test_palette_png_as_image(tmp_path):
     Image.fromarray(picture(10, 12, 2)).quantize(16).save(path)
     with Image.open(path) as image:
         assert np.array_equal(read_image(path), np.asarray(image.convert("RGB")))
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+PNG_CHUNKS = {
+    "none": b"",
+    "gamma": chunk(b"gAMA", struct.pack(">I", 100000)),
+    "transparent colour": chunk(b"tRNS", struct.pack(">3H", 7, 7, 7)),
+    "significant bits": chunk(b"sBIT", b"\5\5\5"),
+    "frames": chunk(b"acTL", struct.pack(">2I", 2, 0)),
+}
+
+
+@pytest.mark.parametrize("extra", PNG_CHUNKS)
+def test_rgb_pngs_equal_pillow(tmp_path, extra):
+    path = tmp_path / "a.png"
+    Image.fromarray(picture(23, 31, 5)).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + PNG_CHUNKS[extra] + data[33:])  # after the header
+    with Image.open(path) as image:
+        assert np.array_equal(read_image(path), np.asarray(image.convert("RGB")))
+
+
+def test_pngs_with_sixteen_bits_equal_pillow(tmp_path):
+    path, pixels = tmp_path / "a.png", np.random.default_rng(0).integers(0, 1 << 16, (20, 30, 3)).astype(np.uint16)
+    assert cv2.imwrite(str(path), pixels)
+    with Image.open(path) as image:
+        assert image.mode == "RGB"
+        assert np.array_equal(read_image(path), np.asarray(image))
+
+
+def test_damaged_pngs_are_what_pillow_says(tmp_path):
+    """OpenCV, which decodes whole ones, must never show more of a damaged file than Pillow does."""
+    path, rng = tmp_path / "a.png", np.random.default_rng(0)
+    Image.fromarray(picture(16, 20, 6)).save(path)
+    whole, refused = path.read_bytes(), 0
+    for number in range(150):
+        data = bytearray(whole)
+        if number % 3:
+            data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        else:
+            del data[rng.integers(len(data)) :]
+        path.write_bytes(data)
+        try:
+            with Image.open(path) as image:
+                expected = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError):
+            refused += 1
+            with pytest.raises(ImageError):
+                read_image(path)
+        else:
+            assert np.array_equal(read_image(path), expected)
+    assert refused > 100
 
 
 def test_exif_rotation_is_not_applied(tmp_path):
@@ -157,6 +216,19 @@ def test_real_images_equal_pillow(real_voc: Path):
     for path in paths:
         with Image.open(path) as image:
             assert np.array_equal(read_image(path), np.asarray(image.convert("RGB"))), path
+
+
+@pytest.mark.real
+def test_real_pngs_equal_pillow():
+    paths = sorted((REAL / "iSAID_patches").rglob("*.png")) + sorted((REAL / "cityscapes/leftImg8bit").rglob("*.png"))
+    if not paths:
+        pytest.skip(f"no genuine PNGs at {REAL}; set FRUGALSEG_REAL_DATA")
+    rgb = 0
+    for path in paths:
+        with Image.open(path) as image:
+            rgb += image.mode == "RGB"
+            assert np.array_equal(read_image(path), np.asarray(image.convert("RGB"))), path
+    assert rgb >= 20
 
 
 def test_leftovers_of_dead_processes_are_removed_and_no_others(tmp_path):

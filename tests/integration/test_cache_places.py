@@ -10,10 +10,10 @@ def test_both_splits_have_their_place_before_the_first_image(tmp_path, monkeypat
     events = []
 
     def writer(out, split, *_):
-        return SimpleNamespace(missing=list, split=events.append(f"place {split}"))
+        return SimpleNamespace(missing=list, final=out, finish=list, split=events.append(f"place {split}"))
 
     monkeypatch.setattr(cache, "CacheWriter", writer)
-    monkeypatch.setattr(cache, "fill", lambda *_: events.append("fill"))
+    monkeypatch.setattr(cache, "work_out", lambda *_: events.append("fill"))
     monkeypatch.setattr(cache, "_loader", lambda *_: [])
     samples = {"train": [SimpleNamespace(id="a")], "val": [SimpleNamespace(id="b")]}
     data = SimpleNamespace(samples=samples.get, splits={"train": "train", "val": "val"})

@@ -1,9 +1,6 @@
-"""CTI from the command line: two ranks as one, continuing inside an epoch, maps to labels, and input that it refuses."""
+"""CTI from the command line: continuing inside an epoch, maps to labels, and input that it refuses."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,7 +12,6 @@ from frugalseg.papers.cti import CTI
 from tests.conftest import REPOSITORY
 
 EXPERIMENTS = REPOSITORY / "experiments"
-TERMS = ("classification", "background", "intra", "cross", "total")
 
 
 @pytest.fixture(scope="module")
@@ -50,44 +46,6 @@ def words(world, tmp_path):
 def state(tmp_path, name, file="last"):
     path = tmp_path / f"runs/mini-cti-{name}/seed0/classify/checkpoints/{file}.ckpt"
     return torch.load(path, weights_only=True)
-
-
-def test_two_ranks_equal_one_on_the_same_images(words, tmp_path):
-    """Four images a step, dealt out in neighbouring halves; float64, so that only the order of sums is left."""
-    for name, extra in (
-        ("one", []),
-        ("two", ["--data.init_args.batch_size", "2", "--trainer.devices", "2", "--trainer.strategy", "ddp"]),
-    ):
-        watch = [
-            "--trainer.callbacks+=tests.integration.rank_losses.RankLosses",
-            f"--trainer.callbacks.folder={tmp_path / name}",
-        ]
-        steps = ["--trainer.max_steps", "20", "--model.init_args.memory_size", "3"]
-        command = words("fit", "--run.name", name, "--trainer.precision", "64-true", *steps, *extra, *watch)
-        done = subprocess.run(
-            [sys.executable, "-m", "frugalseg", *command],
-            cwd=REPOSITORY,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "PYTHONPATH": str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-            timeout=400,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-    (one,) = [json.loads((tmp_path / "one/rank0.json").read_text())]
-    two = [json.loads((tmp_path / f"two/rank{rank}.json").read_text()) for rank in (0, 1)]
-    assert len(one) == 20 and one[-1]["train/loss_cross"] > 0
-    for step, row in enumerate(one):
-        assert row["ids"] == two[0][step]["ids"] + two[1][step]["ids"]
-        for term in TERMS:
-            mean = (two[0][step][f"train/loss_{term}"] + two[1][step][f"train/loss_{term}"]) / 2
-            assert mean == pytest.approx(row[f"train/loss_{term}"], abs=1e-6), (step, term)
-    alone, both = (state(tmp_path, name)["state_dict"] for name in ("one", "two"))
-    assert torch.equal(alone["memory.count"], both["memory.count"])
-    assert int(alone["memory.count"].min()) >= 3 and int(alone["memory.count"].max()) > 3  # full, and written over
-    torch.testing.assert_close(both["memory.values"], alone["memory.values"], rtol=0, atol=1e-6)
-    # neighbouring entries differ by far more than that: the order is the same
-    rows = alone["memory.values"].flatten(0, 1)
-    assert float((rows[:, None] - rows[None]).abs().amax(-1).fill_diagonal_(1).min()) > 1e-3
 
 
 class Unplugged(Exception):

@@ -65,31 +65,6 @@ def test_confusion_is_int64(words, checkpoint, tmp_path):
     assert torch.tensor(counts["m0"]).sum() == 24 * 64 * 64
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(words, tmp_path):
-    """One common bank, draws dealt out: the same images in the same step, so the same net up to rounding."""
-    steps = [
-        "--trainer.max_steps",
-        "3",
-        "--trainer.val_check_interval",
-        "3",
-        "--model.init_args.calibration_start",
-        "0",
-    ]
-    run(words("fit", *TWO, *steps, "--run.name", "two"))
-    assert main(words("fit", *steps, "--data.init_args.batch_size", "8", "--run.name", "one")) == 0
-    one, two = (
-        torch.load(tmp_path / f"runs/mini-sfc-{n}/seed0/classify/checkpoints/last.ckpt", weights_only=True)
-        for n in ("one", "two")
-    )
-    assert one["global_step"] == two["global_step"] == 3
-    for name in ("bank.image", "bank.tags", "bank.box", "class_weight"):
-        assert torch.equal(one["state_dict"][name], two["state_dict"][name]), name
-    assert one["state_dict"]["bank.tags"].sum() > 0
-    moved = [n for n in one["state_dict"] if n.startswith(("net.heads", "net.backbone.layer4")) and "num_b" not in n]
-    for name in moved:
-        torch.testing.assert_close(one["state_dict"][name], two["state_dict"][name], rtol=1e-3, atol=1e-4)
-
-
 def test_joined_commands_start_their_ranks_anew(words, tmp_path):
     """The first command's process group must not keep the second one waiting for ranks that have gone."""
     steps = [

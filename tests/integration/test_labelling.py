@@ -377,8 +377,8 @@ def on_device(labeller, folders, size, device="cpu"):
         labeller, target, folders.samples, torch.device(device), 2, size, lambda *done: seen.append(done)
     )
     assert seen[-1] == (len(folders.samples), len(folders.samples))
-    assert {found.id for found in made} == {sample.id for sample in folders.samples}
-    return made
+    assert [made[place].id for place in range(len(made))] == [sample.id for sample in folders.samples]
+    return [made[place] for place in range(len(made))]
 
 
 @pytest.mark.parametrize("size", [1, 3])

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -30,7 +31,9 @@ from frugalseg.analysis.masks import check_folder, decided, read_labels
 from frugalseg.batch import IGNORE_INDEX
 from frugalseg.data.base import Sample
 from frugalseg.data.io import image_size, read_mask
-from frugalseg.data.parallel import Progress, each
+from frugalseg.data.meeting import cores
+from frugalseg.data.parallel import Progress, each, each_dealt
+from frugalseg.data.team import Team
 from frugalseg.errors import DatasetError, MapsError
 from frugalseg.ops.boundary import boundary_counts
 from frugalseg.ops.cam import RULES
@@ -40,6 +43,8 @@ from frugalseg.ops.thresholds import histogram
 Counts = dict[str, NDArray[np.int64]]
 FEW = 64
 """Images from which on several processes are worth their start."""
+SHARES = 256
+"""Parts of a split that the ranks of a team take one after the other."""
 
 
 @dataclass
@@ -64,6 +69,15 @@ class Tally:
             mine = getattr(self, name)
             for key, array in counts.items():
                 mine[key] = mine[key] + array if key in mine else array
+
+    def numbers(self) -> dict[str, dict[str, list[Any]]]:
+        """The counts, fit for JSON."""
+        return {name: {key: array.tolist() for key, array in counts.items()} for name, counts in vars(self).items()}
+
+    @classmethod
+    def of(cls, numbers: Mapping[str, Mapping[str, list[Any]]]) -> Self:
+        """The counts that `numbers` gave."""
+        return cls(**{name: {k: np.array(v, np.int64) for k, v in counts.items()} for name, counts in numbers.items()})
 
 
 @dataclass(frozen=True)
@@ -106,14 +120,7 @@ def count_split(
         DatasetError: no image has a mask, label masks are missing, were made by two runs or are wrong.
         MaskError: a mask is wrong.
     """
-    scored = [sample for sample in samples if sample.mask is not None]
-    if not scored:
-        raise DatasetError(f"none of the {len(samples)} images of this split has a mask to score against; add masks")
-    if sources.maps is not None:
-        scorable(sources.maps, scored)
-    for folder in sources.masks.values():
-        check_folder(folder, scored)
-    work = _Work(sources, _usable(sources, scored[0]), scored[0].id)
+    work, scored = _check(sources, samples)
     workers = workers or (1 if len(scored) <= FEW else os.cpu_count() or 1)
     total = Tally()
     if workers == 1:
@@ -129,6 +136,57 @@ def count_split(
     for part in each(partial(_count_part, work), [scored[i::parts] for i in range(parts)], workers, scaled):
         total.add(part)
     return total
+
+
+def count_shared(
+    sources: Sources, samples: Sequence[Sample], workers: int | None, progress: Progress | None, team: Team
+) -> Tally | None:
+    """Count by all processes of a team.
+
+    Args:
+        sources: what is scored.
+        samples: images; those without a mask are left out.
+        workers: processes of each of the team's; None for its cores.
+        progress: called with (images done, images in all).
+        team: who shares the work.
+
+    Returns:
+        All counts; None on other ranks than 0.
+
+    Raises:
+        FrugalsegError: see `count_split`, or a rank has gone.
+    """
+    if team.world == 1:
+        return count_split(sources, samples, workers, progress)
+    work, scored = _check(sources, samples)
+    parts = [scored[i::SHARES] for i in range(min(SHARES, len(scored)))]
+    scaled = _scaled(progress, len(scored)) if progress and team.rank == 0 else None
+    deal = team.deal([0] * len(parts))
+    counted = each_dealt(partial(_count_part, work), parts, deal, workers or cores(team.place), scaled)
+    ours = Tally()
+    for part in counted.values():
+        ours.add(part)
+    # the sum goes with our first part
+    known = team.gather({part: None if n else ours.numbers() for n, part in enumerate(counted)}, len(parts))
+    if known is None:
+        return None
+    total = Tally()
+    for numbers in known.values():
+        if numbers is not None:
+            total.add(Tally.of(numbers))
+    return total
+
+
+def _check(sources: Sources, samples: Sequence[Sample]) -> "tuple[_Work, list[Sample]]":
+    """How to count an image, and the images that have a mask, whose files are all there."""
+    scored = [sample for sample in samples if sample.mask is not None]
+    if not scored:
+        raise DatasetError(f"none of the {len(samples)} images of this split has a mask to score against; add masks")
+    if sources.maps is not None:
+        scorable(sources.maps, scored)
+    for folder in sources.masks.values():
+        check_folder(folder, scored)
+    return _Work(sources, _usable(sources, scored[0]), scored[0].id), scored
 
 
 def _scaled(progress: Progress, images: int) -> Progress:

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
+from frugalseg.callbacks.effective_batch import tell_batch
 from frugalseg.run import read_json, write_json
 
 PACKAGES = (
@@ -111,6 +112,7 @@ class Provenance(Callback):
             "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
             "devices": {"accelerator": type(trainer.accelerator).__name__, "world_size": trainer.world_size},
             "precision": trainer.precision,
+            **({"batch": tell_batch(trainer, self.config.get("run") or {})} if stage == "fit" else {}),
         }
         path = Path(trainer.default_root_dir) / "provenance.json"
         record = read_json(path) if path.is_file() else {}

@@ -24,3 +24,5 @@ VERBS = {
     "sync": "send what offline runs recorded to W&B",
     "walk": "labels from class maps and pixel affinities by a random walk",
 }
+SHARED = frozenset({"cache", "crf", "data", "evaluate", "walk"})
+"""Verbs whose work is shared out by ranks that torchrun or srun has started; of the others rank 0 does all."""

@@ -29,10 +29,12 @@ from frugalseg.commands.progress import counter
 from frugalseg.data.base import Sample, samples_digest
 from frugalseg.data.loader import EvaluationItems, Loader, quiet_worker
 from frugalseg.data.module import SegmentationData
+from frugalseg.data.team import Team
 from frugalseg.errors import ConfigError
 from frugalseg.run import digest_of, write_json
-from frugalseg.stages.probe import CacheIndex, CacheWriter, LinearProbe, cache_digest, fill
-from frugalseg.stages.probe.cache import GIB, cache_bytes, folder_of
+from frugalseg.stages.probe import CacheIndex, CacheWriter, LinearProbe, cache_digest
+from frugalseg.stages.probe.cache import GIB, cache_bytes
+from frugalseg.stages.probe.cached import work_out
 from frugalseg.stages.probe.index import NAME
 
 LIMIT = 128 * GIB
@@ -74,14 +76,19 @@ def run(argv: list[str]) -> int:
     options, rest = parser.parse_known_args(argv)
     plan = make_plan(options.config, rest, device_of(options.device))
     check_size(plan, options.limit)
-    # both take their place on the disk before hours go into the first
-    writers = {role: _writer(plan, role, options.out, options.limit) for role in ROLES}
-    for role, writer in writers.items():
-        _fill(plan, role, writer, options.out)
-    path = options.out / NAME
-    write_json(path, _index(plan).content())
-    print(f"{path}: features of {' and '.join(f'{len(plan.data.samples(r))} images ({r})' for r in ROLES)}")
-    return 0
+    with Team() as team:
+        # both take their place on the disk before hours go into the first
+        team.begin(plan.digests, lambda: len(_writers(plan, options)), options.out)
+        writers, filled = _writers(plan, options), dict[int, bool]()
+        for role, writer in writers.items():
+            filled |= dict.fromkeys(_fill(plan, role, writer, team), True)
+        if team.gather(filled, sum(len(plan.data.samples(role)) for role in ROLES)) is not None:
+            for writer in writers.values():
+                writer.finish()
+            path = options.out / NAME
+            write_json(path, _index(plan).content())
+            print(f"{path}: features of {' and '.join(f'{len(plan.data.samples(r))} images ({r})' for r in ROLES)}")
+    return team.code
 
 
 def make_plan(configs: list[str], words: list[str], device: torch.device) -> Plan:
@@ -149,37 +156,51 @@ def _ours(content: dict[str, Any]) -> dict[str, Any]:
     return {key: content[key] for key in ("seed_everything", "model", "data") if content.get(key) is not None}
 
 
+def _writers(plan: Plan, options: argparse.Namespace) -> dict[str, CacheWriter]:
+    """Take the splits' features in; the first to ask for them makes the files."""
+    return {role: _writer(plan, role, options.out, options.limit) for role in ROLES}
+
+
 def _writer(plan: Plan, role: str, out: Path, limit: int) -> CacheWriter:
     """Takes a split's features in."""
     ids = [sample.id for sample in plan.data.samples(role)]
     return CacheWriter(out, plan.data.splits[role], ids, plan.shape, plan.sizes[1], plan.digests[role], limit)
 
 
-def _fill(plan: Plan, role: str, writer: CacheWriter, out: Path) -> None:
-    """Work out what is missing of a split."""
-    data, split = plan.data, plan.data.splits[role]
-    samples = data.samples(role)
-    missing = set(writer.missing())
-    if not missing:
-        print(f"{folder_of(out, split, plan.digests[role])}: up to date", file=sys.stderr)
-    batches = _told(_loader(data, [s for s in samples if s.id in missing]), split, len(samples), len(missing))
-    fill(writer, plan.model.backbone, batches, *plan.sizes, plan.device)
+def _fill(plan: Plan, role: str, writer: CacheWriter, team: Team) -> list[int]:
+    """Work out what is missing of our share of a split.
+
+    Returns:
+        The images of our share, counted on over both splits.
+    """
+    samples, missing, ours = plan.data.samples(role), set(writer.missing()), list[int]()
+    report = counter(f"cache {plan.data.splits[role]}")
+    if not missing and team.rank == 0:
+        print(f"{writer.final}: up to date", file=sys.stderr)
+
+    def asked() -> Iterator[int]:
+        """Positions of images, drawn when a worker is free to decode one."""
+        for before, item in deal:
+            ours.append(item)
+            if samples[item].id in missing:
+                yield item
+            if team.rank == 0:
+                report(before + 1, len(samples))
+
+    deal = team.deal([0.0] * len(samples))  # all are of one size when the net sees them
+    work_out(writer, plan.model.backbone, _loader(plan.data, samples, asked()), *plan.sizes, plan.device)
+    ours.extend(item for _, item in deal)
+    first = 0 if role == ROLES[0] else len(plan.data.samples(ROLES[0]))
+    return [first + item for item in ours]
 
 
-def _loader(data: SegmentationData, samples: list[Sample]) -> Loader:
+def _loader(data: SegmentationData, samples: list[Sample], order: Iterable[int]) -> Loader:
     """Whole images, one at a time, as in validation."""
     items = EvaluationItems(samples, data.recipe, data.num_classes)
     return Loader(
-        items, batch_size=1, collate_fn=data.recipe.collate, num_workers=data.num_workers, worker_init_fn=quiet_worker
-    )
-
-
-def _told(batches: Iterable[Any], split: str, total: int, missing: int) -> Iterator[Any]:
-    """Batches, with a line now and then."""
-    report = counter(f"cache {split}")
-    for number, batch in enumerate(batches, 1):
-        yield batch
-        report(total - missing + number, total)
+        items, batch_size=1, sampler=order, collate_fn=data.recipe.collate, num_workers=data.num_workers,
+        worker_init_fn=quiet_worker,
+    )  # fmt: skip
 
 
 def _index(plan: Plan) -> CacheIndex:

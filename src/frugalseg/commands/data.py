@@ -1,10 +1,12 @@
 """`frugalseg data`: look after data sets on disk; `data {get,prepare,check,stats} ... --help` says more."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from frugalseg.commands import data_get, data_prepare, data_stats
 from frugalseg.commands.progress import counter
+from frugalseg.data.team import alone
 
 NAMES = (
     "voc", "coco2014", "coco2017", "coco-stuff", "coco-stuff27", "ade20k", "cityscapes", "cityscapes27", "isaid5i",
@@ -26,8 +28,10 @@ def run(argv: list[str]) -> int:
     check.add_argument("--root", type=Path, required=True)
     check.add_argument("--quick", action="store_true", help="read headers only: no pixels are decoded")
     options = parser.parse_args(argv)
-    verbs = {"get": data_get.run_get, "prepare": data_prepare.run_prepare, "stats": data_stats.run_stats}
-    return verbs.get(options.action, run_check)(options)
+    if options.action == "prepare":
+        return data_prepare.run_prepare(options)
+    verbs = {"get": data_get.run_get, "stats": data_stats.run_stats}
+    return alone(partial(verbs.get(options.action, run_check), options))
 
 
 def run_check(options: argparse.Namespace) -> int:

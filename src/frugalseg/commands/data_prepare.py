@@ -1,10 +1,12 @@
 """`frugalseg data prepare`: conversions that are made once; each continues where it was stopped."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from frugalseg.commands.progress import counter
+from frugalseg.data.team import Team, alone
 
 
 def add_parser(actions: Any) -> None:
@@ -30,18 +32,28 @@ def add_parser(actions: Any) -> None:
 
 
 def run_prepare(options: argparse.Namespace) -> int:
-    """Run one conversion."""
-    from frugalseg.data import coco_masks, sbd, tiling  # they import Lightning, for which `data get` need not wait
+    """Run one conversion; processes that were started together share iSAID's scenes."""
+    return _cut_scenes(options) if options.what == "isaid5i" else alone(partial(_make_masks, options))
+
+
+def _make_masks(options: argparse.Namespace) -> int:
+    from frugalseg.data import coco_masks, sbd  # they import Lightning, for which `data get` need not wait
 
     progress = counter(f"prepare {options.what}")
     if options.what == "sbd":
         count = sbd.convert(options.sbd, options.root, options.workers, progress)
         print(f"{options.root}/SegmentationClassAug: {count:,} masks written")
-    elif options.what == "coco":
+    else:
         for folder in options.folders:
             count = coco_masks.make_masks(options.root, folder, options.workers, options.crowd, progress)
             print(f"{options.root}/SegmentationClass/{folder}: {count:,} masks written")
-    else:
+    return 0
+
+
+def _cut_scenes(options: argparse.Namespace) -> int:
+    from frugalseg.data import tiling
+
+    with Team() as team:
         tiles = tiling.tile_dataset(
             options.raw,
             options.root,
@@ -49,8 +61,10 @@ def run_prepare(options: argparse.Namespace) -> int:
             step=options.step,
             foreground=options.foreground,
             workers=options.workers,
-            progress=progress,
+            progress=counter("prepare isaid5i"),
             lists=options.lists,
+            team=team,
         )
-        print(f"{options.root}: {', '.join(f'{split} {count:,}' for split, count in tiles.items())} tiles")
-    return 0
+        if tiles:
+            print(f"{options.root}: {', '.join(f'{split} {count:,}' for split, count in tiles.items())} tiles")
+    return team.code

@@ -20,6 +20,7 @@ classes lie (analysis/view_agreement.py).
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +36,14 @@ from frugalseg.analysis.scores import flat_scores
 from frugalseg.analysis.shared_parts import shared_part_values
 from frugalseg.analysis.sweep import Curve, curves_csv, read_curve
 from frugalseg.analysis.tables import BEST, caption, compared
-from frugalseg.analysis.tally import Counts, Tally, count_split
+from frugalseg.analysis.tally import Counts, Tally, count_shared
 from frugalseg.analysis.token_pictures import THRESHOLD, rows_in, stacked, token_panel
 from frugalseg.analysis.view_agreement import view_values
 from frugalseg.callbacks.wandb_stages import log_stage
 from frugalseg.commands.evaluate_options import UNNAMED, Task, read_task
 from frugalseg.commands.progress import counter
 from frugalseg.data.base import Sample, count_tags, first_five
+from frugalseg.data.team import Team
 from frugalseg.errors import DatasetError
 from frugalseg.ops.confusion import iou
 from frugalseg.run import RunFolder, write_arrays, write_json, write_text
@@ -54,29 +56,45 @@ def run(argv: list[str]) -> int:
     task = read_task(argv, __doc__)
     out = Path(task.options.out)
     folder = RunFolder(out, task.options.experiment, task.options.stage, task.identity())
+    with Team() as team:
+        if team.begin(folder.identity, partial(_claim, folder), out, folder.is_done) is None:
+            if team.rank == 0:
+                print(f"{out}: up to date", file=sys.stderr)
+        elif (tally := _count(task, team)) is not None:
+            folder.finish(_score(task, tally, out))
+            log_stage(out, [*([] if task.sources.maps is None else [task.sources.maps]), *task.sources.masks.values()])
+        if team.rank == 0 and not task.options.quiet:
+            print_overview(out, task.options.split, task.data.class_names)
+    return team.code
+
+
+def _claim(folder: RunFolder) -> bool | None:
+    """Make the run folder ours; None where there is nothing to do."""
     if folder.is_done():
-        print(f"{out}: up to date", file=sys.stderr)
-    else:
-        folder.claim({"command": sys.argv})
-        folder.finish(_score(task, out))
-        log_stage(out, [*([] if task.sources.maps is None else [task.sources.maps]), *task.sources.masks.values()])
-    if not task.options.quiet:
-        print_overview(out, task.options.split, task.data.class_names)
-    return 0
+        return None
+    folder.claim({"command": sys.argv})
+    return True
 
 
-def _score(task: Task, out: Path) -> dict[str, float]:
-    """Count everything, write what is not metrics, and give the metrics."""
-    began, names, split = time.monotonic(), task.data.class_names, task.options.split
+def _count(task: Task, team: Team) -> Tally | None:
+    """Count everything; None where rank 0 knows of it."""
+    began, split = time.monotonic(), task.options.split
     if task.options.parts and (bare := [s.id for s in task.samples if s.tags is None]):
         raise DatasetError(
             f"split {split}: {len(bare)} of {len(task.samples)} images have no image-level labels, first"
             f" {first_five(bare)}; {task.data.tags_from()}, or leave out --parts"
         )
+    tally = count_shared(task.sources, task.samples, task.options.workers, counter("score"), team)
+    if tally is not None:
+        scored, seconds = sum(s.mask is not None for s in task.samples), time.monotonic() - began
+        print(f"scored {scored} images in {seconds:.1f} s, {1000 * seconds / scored:.0f} ms an image", file=sys.stderr)
+    return tally
+
+
+def _score(task: Task, tally: Tally, out: Path) -> dict[str, float]:
+    """Write what is not metrics, and give the metrics."""
+    names, split = task.data.class_names, task.options.split
     groups = _groups(task)
-    tally = count_split(task.sources, task.samples, task.options.workers, counter("score"))
-    scored, seconds = sum(s.mask is not None for s in task.samples), time.monotonic() - began
-    print(f"scored {scored} images in {seconds:.1f} s, {1000 * seconds / scored:.0f} ms an image", file=sys.stderr)
     curves = _curves(tally, task.sources.thresholds)
     tally.confusion |= {name + BEST: curve.confusion for name, curve in curves.items()}
     background = task.data.classes.background

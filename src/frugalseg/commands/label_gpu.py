@@ -4,13 +4,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from math import prod
 from typing import TypeVar
 
 import torch
 
 from frugalseg.commands.label_work import Batch, Labeller, Made, Target, of_images
 from frugalseg.data.base import Sample
+from frugalseg.data.meeting import Place
 from frugalseg.data.parallel import Progress
+from frugalseg.data.team import Team
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,8 +49,9 @@ def label_on_gpu(
     workers: int | None,
     size: int,
     progress: Progress,
-) -> list[Made]:
-    """Make the labels of all samples that have none.
+    team: Team | None = None,
+) -> dict[int, Made]:
+    """Make the labels of those samples that are dealt to this process and have none.
 
     Args:
         labeller: of the verb.
@@ -55,25 +60,44 @@ def label_on_gpu(
         device: where it is computed.
         workers: threads; None lets Python choose.
         size: images of a batch.
-        progress: called with (images done, images in all).
+        progress: called with (images done by all processes as far as we know, images in all).
+        team: processes that share the work; None for this one alone.
+
+    Returns:
+        What is known of the labels, by position of the sample.
 
     Raises:
         FrugalsegError: something is wrong with the inputs.
     """
     with ThreadPoolExecutor(workers) as pool:
-        there = list(pool.map(target.present, samples))
-        made = [found for found in there if found is not None]
-        todo = [sample for sample, found in zip(samples, there, strict=True) if found is None]
-        shapes = list(pool.map(labeller.shape, todo))
-        groups = [[todo[place] for place in places] for places in batches(shapes, size)]
-        written: list[Future[Made]] = []
+        shapes = list(pool.map(labeller.shape, samples))
+        # of all samples, whether or not they have labels: groups must be the same for all processes
+        groups = batches(shapes, size)
+        deal = (team or Team(Place())).deal([len(group) * prod(shapes[group[0]]) for group in groups])
+        made: dict[int, Made] = {}
+        writing: dict[int, Future[Made]] = {}
         try:
-            for group, batch in zip(groups, ahead(pool, labeller.load, groups), strict=True):
-                written += _compute(labeller, target, group, batch, device, pool)
-                progress(len(made) + len(written), len(samples))
-            return made + [future.result() for future in written]
+            load = partial(_load, labeller, target, samples)
+            for before, there, todo, batch in ahead(pool, load, ((n, groups[group]) for n, group in deal)):
+                made |= there
+                if batch is not None:
+                    files = _compute(labeller, target, [samples[place] for place in todo], batch, device, pool)
+                    writing |= dict(zip(todo, files, strict=True))
+                progress(len(samples) * (before + 1) // len(groups), len(samples))
+            return made | {place: future.result() for place, future in writing.items()}
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _load(
+    labeller: Labeller, target: Target, samples: Sequence[Sample], dealt: tuple[int, list[int]]
+) -> tuple[int, dict[int, Made], list[int], Batch | None]:
+    """How many groups were dealt before this one, what it has already, what is left of it, and the inputs of that."""
+    before, group = dealt
+    found = {place: target.present(samples[place]) for place in group}
+    there = {place: made for place, made in found.items() if made is not None}
+    todo = [place for place in group if place not in there]
+    return before, there, todo, labeller.load([samples[place] for place in todo]) if todo else None
 
 
 def _compute(

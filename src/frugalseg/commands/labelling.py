@@ -24,7 +24,9 @@ from frugalseg.commands.label_work import Labeller, Made, Target, of_images
 from frugalseg.commands.progress import counter
 from frugalseg.data.base import Sample, first_five
 from frugalseg.data.io import remove_leftovers
-from frugalseg.data.parallel import each
+from frugalseg.data.meeting import cores, find_place
+from frugalseg.data.parallel import Progress, each_dealt
+from frugalseg.data.team import Team
 from frugalseg.errors import ConfigError
 from frugalseg.run import RunFolder, data_digests, digest_of, folder_digest
 
@@ -52,31 +54,55 @@ def label_split(request: Request, labeller: Labeller, settings: Any, inputs: Map
         require_files(path, samples, what)
     identity = _identity(request, settings, inputs)
     folder = RunFolder(options.out, options.experiment, options.stage, identity)
+    with Team() as team:
+        if team.begin(identity, partial(_claim, folder, request, labeller), options.out, folder.is_done) is not None:
+            target = Target(options.out, labeller.kinds, request.data.classes, folder.digest)
+            found = team.gather(_label(request, labeller, target, device, team), len(samples))
+            if found is not None:
+                _finish(folder, request, [Made(*known) for known in found.values()])
+                log_stage(options.out, list(inputs.values()))
+        elif team.rank == 0:
+            print(f"{options.out}: up to date", file=sys.stderr)
+    return team.code
+
+
+def _claim(folder: RunFolder, request: Request, labeller: Labeller) -> int | None:
+    """Make the run folder ours; the number of images to label, None if that has been done."""
     if folder.is_done():
-        print(f"{options.out}: up to date", file=sys.stderr)
-        return 0
+        return None
     provenance = describe(0, ["frugalseg", request.verb, *request.argv])
     folder.claim({name: value for name, value in provenance.items() if name != "seed"})  # nothing is drawn
     for kind in labeller.kinds:
-        remove_leftovers(options.out / kind)
-    target = Target(options.out, labeller.kinds, request.data.classes, folder.digest)
-    progress = counter(f"{request.verb} {options.split}")
+        remove_leftovers(folder.path / kind)
+    return len(request.samples)
+
+
+def _label(request: Request, labeller: Labeller, target: Target, device: torch.device, team: Team) -> dict[int, Made]:
+    """Make the labels of those images that are dealt to this process."""
+    options, samples = request.options, request.samples
+    progress = counter(f"{request.verb} {options.split}") if team.rank == 0 else _quiet
     if device.type == "cpu":
-        made = _on_cores(labeller, target, samples, options.workers, progress)
-    else:
-        made = label_on_gpu(labeller, target, samples, device, options.workers, options.batch, progress)
+        return _on_cores(labeller, target, samples, options.workers or cores(team.place), progress, team)
+    return label_on_gpu(labeller, target, samples, device, options.workers, options.batch, progress, team)
+
+
+def _quiet(done: int, total: int) -> None:
+    """Tell nothing: rank 0 does."""
+
+
+def _finish(folder: RunFolder, request: Request, made: Sequence[Made]) -> None:
+    """Say that the stage is done."""
+    options = request.options
     if bare := [found.id for found in made if found.bare]:
         log.warning(
             "%s: %d of %d images show no class, first %s: they are background everywhere",
             options.out, len(bare), len(made), first_five(bare),
         )  # fmt: skip
     folder.finish(_metrics(options.split, made))
-    log_stage(options.out, list(inputs.values()))
-    return 0
 
 
 def device_of(name: str) -> torch.device:
-    """The device that `--device` asks for.
+    """The device that `--device` asks for; ranks that share a machine take its GPUs in turn.
 
     Args:
         name: "cpu", "cuda" or "auto".
@@ -87,7 +113,12 @@ def device_of(name: str) -> torch.device:
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
         raise ConfigError("--device cuda: no GPU is to be seen here; take cpu or auto")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
+    if not there or name == "cpu":
+        return torch.device("cpu")
+    place = find_place()
+    return (
+        torch.device("cuda", place.local_rank % torch.cuda.device_count()) if place.world > 1 else torch.device("cuda")
+    )
 
 
 def _identity(request: Request, settings: Any, inputs: Mapping[str, Path]) -> dict[str, Any]:
@@ -106,12 +137,14 @@ def _identity(request: Request, settings: Any, inputs: Mapping[str, Path]) -> di
 
 
 def _on_cores(
-    labeller: Labeller, target: Target, samples: Sequence[Sample], workers: int | None, progress: Any
-) -> list[Made]:
+    labeller: Labeller, target: Target, samples: Sequence[Sample], workers: int, progress: Progress, team: Team
+) -> dict[int, Made]:
     """One process per core, each with one thread."""
+    # a file of maps grows with the image and its classes, as the work does; alone, errors come in the split's order
+    sizes = [0 if team.world == 1 else labeller.map_file(sample).stat().st_size for sample in samples]
     threads = torch.get_num_threads()
     try:
-        return each(partial(label_one, labeller, target), samples, workers, progress)
+        return each_dealt(partial(label_one, labeller, target), samples, team.deal(sizes), workers, progress)
     finally:
         torch.set_num_threads(threads)  # with one worker it was this process that worked
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frugalseg.data.codes import MaskCode
+from frugalseg.data.io import Keep
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Sample:
         mask: its mask, or None where there is none.
         tags: sorted 0-based FOREGROUND class indices (background is not a tag), or None where unknown.
         code: how the numbers in `mask` become class ids; None: they are class ids, and 255.
+        keep: asked for decoded image and mask before the files are; None where nothing is kept.
     """
 
     id: str
@@ -29,6 +31,7 @@ class Sample:
     mask: Path | None
     tags: tuple[int, ...] | None
     code: MaskCode | None = None
+    keep: Keep | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -178,10 +178,11 @@ def _images(episode: Episode) -> list[Sample]:
 
 
 def _read(sample: Sample, num_classes: int) -> tuple[Bytes, Bytes]:
-    image = read_image(sample.image)
+    image = read_image(sample.image, keep=sample.keep)
     if sample.mask is None:  # the data module has refused such splits
         raise ConfigError(f"{sample.id}: an episode needs masks; add them or choose another split")
-    return image, read_mask(sample.mask, num_classes, (image.shape[0], image.shape[1]), sample.image, sample.code)
+    size = image.shape[0], image.shape[1]
+    return image, read_mask(sample.mask, num_classes, size, sample.image, sample.code, sample.keep)
 
 
 def _binary(ids: Bytes, class_id: int) -> Bytes:

@@ -1,8 +1,10 @@
 """Reading images and masks, writing masks.
 
-Decoder, measured on the 200 VOC JPEGs of `shared/real` on one core: Pillow 13.0 2.6 ms an image, torchvision 1.8 ms,
-OpenCV 5.0 1.6 ms; all three give the same pixels. OpenCV therefore decodes the usual three-component JPEG and Pillow
-everything else.
+Decoders, CPU milliseconds an image on one core, `python -m tests.studies.decoding` (22 Nov 2026, VOC / 2048x1024 JPEG /
+2048x1024 PNG): Pillow 13.0 1.9 / 10 / 66, torchvision 0.29 1.4 / 6.0 / -, OpenCV 5.0 1.3 / 7.3 / 48, simplejpeg 1.9
+1.3 / 5.3 / -; all give the same pixels. OpenCV, which is here anyway, therefore decodes the usual three-component JPEGs
+and RGB PNGs, and Pillow everything else and whatever OpenCV refuses. libjpeg-turbo's fast DCT and upsampling would save
+at most 6 % more and change pixels by up to 80 grey levels.
 """
 
 import errno
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, cast
+from zlib import crc32
 
 import cv2
 import numpy as np
@@ -22,35 +25,67 @@ from frugalseg.batch import IGNORE_INDEX
 from frugalseg.data.codes import MaskCode, ids_of_colours
 from frugalseg.errors import DiskFullError, ImageError, MaskError
 
+Pixels = NDArray[np.uint8]
+Keep = Callable[[Path, str, Callable[[], Pixels]], Pixels]
+"""Called with a file, what is made of it and how: gives what it has kept of that, or makes it; see `kept.Kept`."""
+FACTORS = (1, 2, 4, 8)
+"""Parts of its size, as divisors, at which a JPEG can be decoded."""
+
 _END_OF_JPEG = b"\xff\xd9"
+_END_OF_PNG, _EIGHT_BITS_RGB = b"IEND\xaeB`\x82", b"\x08\x02"
 _READ = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+# OpenCV's flags named REDUCED_COLOR say BGR and go with no RGB; those named GRAYSCALE say no more than the factor
+_REDUCED = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, factor: int = 1, keep: Keep | None = None) -> Pixels:
     """Read an image as it is stored: EXIF rotation is not applied, because masks are in stored orientation.
 
     Args:
         path: any file that Pillow opens; grey, palette and CMYK images become RGB.
+        factor: of `FACTORS`; above 1 only for what `read_header` calls scalable.
+        keep: asked first; None reads the file.
 
     Returns:
-        (H, W, 3) uint8 RGB, equal to Pillow's `convert("RGB")`.
+        (ceil(H / factor), ceil(W / factor), 3) uint8 RGB, equal to Pillow's `draft` and `convert("RGB")`.
 
     Raises:
-        ImageError: absent, truncated or not an image.
+        ImageError: absent, truncated or not an image, or not scalable although a factor is asked for.
     """
+    if keep is not None:
+        return keep(path, "image" if factor == 1 else f"image/{factor}", lambda: read_image(path, factor))
     try:
         data = path.read_bytes()
         with Image.open(BytesIO(data)) as image:
-            # OpenCV fills the rest of a truncated JPEG with grey and only prints a warning; Pillow refuses it
-            if image.format == "JPEG" and image.mode == "RGB" and data.endswith(_END_OF_JPEG):
-                pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _READ)
+            if factor > 1 and image.format != "JPEG":
+                raise OSError(f"only JPEGs can be decoded at a part of their size, not {image.format}")
+            if _is_plain(image, data):
+                pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _READ | _REDUCED[factor])
                 if pixels is not None:
-                    return cast(NDArray[np.uint8], pixels)
+                    return cast(Pixels, pixels)
+            if factor > 1:
+                image.draft(image.mode, (max(1, image.width // factor), max(1, image.height // factor)))
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image; restore it or take its id off the list") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: cannot be decoded ({_reason(error)}); fetch the file again") from None
+
+
+def _is_plain(image: Image.Image, data: bytes) -> bool:
+    """Whether OpenCV gives Pillow's pixels, or none where Pillow refuses."""
+    if image.mode != "RGB":
+        return False
+    if image.format == "JPEG":  # OpenCV fills the rest of a truncated one with grey and only prints a warning
+        return data.endswith(_END_OF_JPEG)
+    # Pillow says RGB of PNGs with 16 bits too
+    plain = image.format == "PNG" and data[24:26] == _EIGHT_BITS_RGB and data.endswith(_END_OF_PNG)
+    return plain and not getattr(image, "is_animated", False)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -59,9 +94,18 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: absent or not an image.
     """
+    return read_header(path)[0]
+
+
+def read_header(path: Path) -> tuple[tuple[int, int], bool]:
+    """Read (H, W) of an image or mask, and whether it is scalable: a JPEG, which can be decoded at a part of its size.
+
+    Raises:
+        ImageError: absent or not an image.
+    """
     try:
         with Image.open(path) as image:
-            return image.height, image.width
+            return (image.height, image.width), image.format == "JPEG"
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image; restore it or take its id off the list") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -74,7 +118,8 @@ def read_mask(
     size: tuple[int, int] | None = None,
     image: Path | None = None,
     code: MaskCode | None = None,
-) -> NDArray[np.uint8]:
+    keep: Keep | None = None,
+) -> Pixels:
     """Read the class ids of a mask.
 
     Args:
@@ -83,6 +128,7 @@ def read_mask(
         size: (H, W) that the mask must have; None takes any.
         image: file that `size` belongs to, for the message.
         code: how the file's values become ids; None: they are ids, and 255 is ignored.
+        keep: asked first for the file's values; None reads the file.
 
     Returns:
         (H, W) uint8.
@@ -90,7 +136,7 @@ def read_mask(
     Raises:
         MaskError: absent, damaged, another mode, another size, or an id outside 0..K-1 and 255.
     """
-    raw = _read_values(path, code)
+    raw = _read_values(path, code) if keep is None else keep(path, _kind(code), lambda: _read_values(path, code))
     if size is not None:
         if (
             code is not None
@@ -102,6 +148,13 @@ def read_mask(
     ids = raw if code is None else code.decode(raw, path)
     check_ids(path, ids, num_classes)
     return ids
+
+
+def _kind(code: MaskCode | None) -> str:
+    """What `_read_values` depends on, besides the file."""
+    if code is None or code.colours is None:
+        return "values"
+    return f"values/{crc32(code.colours.tobytes()):08x}"
 
 
 def _read_values(path: Path, code: MaskCode | None) -> NDArray[np.uint8]:
@@ -215,19 +268,20 @@ def write_mask(path: Path, ids: NDArray[np.uint8], palette: NDArray[np.uint8], r
     write_atomic(path, lambda stream: image.save(stream, format="PNG", pnginfo=text))
 
 
-def write_atomic(path: Path, writer: Callable[[BinaryIO], object]) -> None:
+def write_atomic(path: Path, writer: Callable[[BinaryIO], object], token: str = "") -> None:
     """Write a file under a temporary name in the same folder, then rename it.
 
     Args:
         path: target; its folder is made.
         writer: gets the open binary file.
+        token: becomes part of the temporary name, to keep apart processes of different nodes, whose ids may be equal.
 
     Raises:
         DiskFullError: there is no room; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # the process id keeps two ranks apart; tempfile would make the file private to its owner
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}{token}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
             writer(stream)

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from frugalseg.data.description import Description
 from frugalseg.data.episode_table import EpisodeTable
 from frugalseg.data.episodes import Episodes
 from frugalseg.data.few_shot import evaluated, make_table
+from frugalseg.data.kept import Kept
 from frugalseg.data.loader import (
     EvaluationItems,
     Loader,
@@ -57,6 +59,8 @@ class SegmentationData(LightningDataModule, Description):
         seed: seed of order and augmentation; None takes PL_GLOBAL_SEED, else 0.
         pseudo_labels: folder of masks that replace the training split's.
         limit: use only the first so many samples of each split; for smoke runs.
+        cache: folder for decoded images and masks, shared by any number of runs and data sets, see `Kept`; batches stay
+            the same. Needs 0.7 MB a VOC image and 8 MB a Cityscapes frame. None keeps nothing.
     """
 
     def __init__(
@@ -73,8 +77,11 @@ class SegmentationData(LightningDataModule, Description):
         seed: int | None = None,
         pseudo_labels: str | Path | None = None,
         limit: int | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         super().__init__()
+        # what is left to predict may be less than there are ranks
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         if batch_size < 1 or num_workers < 0 or (limit is not None and limit < 1):
             raise ConfigError("data.batch_size and data.limit must be at least 1, data.num_workers at least 0")
         self.root = Path(root)
@@ -85,6 +92,7 @@ class SegmentationData(LightningDataModule, Description):
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
         settings.at_least("data.seed", self.seed, 0)
         self.pseudo_labels = pseudo_labels
+        self.keep = None if cache is None else Kept(Path(cache))
         self.classes: ClassTable = self.describe()
         self._samples: dict[str, list[Sample]] = {}
         self._tables: dict[str, EpisodeTable] = {}
@@ -131,7 +139,7 @@ class SegmentationData(LightningDataModule, Description):
                 found = PseudoLabels(self.pseudo_labels).over(found)
             where = f"split {self.splits[role]} of {self.root}"
             demand(recipe, role, found, where, (self.tags_from(), self.masks_from()))
-            self._samples[role] = found
+            self._samples[role] = [replace(s, keep=self.keep) for s in found] if self.keep else found
         return self._samples[role]
 
     def setup(self, stage: str | None = None) -> None:
@@ -262,6 +270,12 @@ class SegmentationData(LightningDataModule, Description):
             else [EvaluationItems(samples, recipe, self.num_classes)]
         )
         place, loading = self._place(), self._loading(keep_workers=role == "val")  # the others are read once
+        if role != "predict" and (few := min(map(len, kinds))) < place[1]:
+            # Lightning would leave the end of the epoch out on a rank without any, where the others wait for it
+            raise DatasetError(
+                f"split {self.splits[role]} of {self.root} has {few} to score for {place[1]} processes: lower"
+                " trainer.devices"
+            )
         return [
             Loader(items, sampler=ExactSampler(len(items), *place), batch_size=1, collate_fn=recipe.collate, **loading)
             for items in kinds

@@ -4,9 +4,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 import cv2
@@ -49,14 +50,69 @@ def each(
             if progress:
                 progress(done, len(items))
         return results
-    pool = ProcessPoolExecutor(workers, initializer=_quieten, initargs=(os.getpid(),))
-    try:
+    with _pool(workers) as pool:
         futures = [pool.submit(work, item) for item in items]
         for done, future in enumerate(as_completed(futures), 1):
             future.result()
             if progress:
                 progress(done, len(items))
         return [future.result() for future in futures]
+
+
+def each_dealt(
+    work: Callable[[T], R],
+    items: Sequence[T],
+    deal: Iterable[tuple[int, int]],
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> dict[int, R]:
+    """Apply a function to those items that are dealt to this process, each asked for when there is a core for it.
+
+    Args:
+        work: can be pickled.
+        items: of all processes.
+        deal: numbers of items dealt before, and positions of ours: `Team.deal`.
+        workers: processes; 1 for none beside this one.
+        progress: called with (items done by all processes as far as we know, items in all).
+
+    Returns:
+        Results by position.
+
+    Raises:
+        FrugalsegError: a process was killed.
+    """
+    results: dict[int, R] = {}
+    if min(workers, len(items)) <= 1:
+        for before, item in deal:
+            results[item] = work(items[item])
+            if progress:
+                progress(before + 1, len(items))
+        return results
+    waiting: dict[Future[R], int] = {}
+    dealt = 0
+
+    def take(most: int) -> None:
+        """Take in results until at most so many are waited for."""
+        while len(waiting) > most:
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                results[waiting.pop(future)] = future.result()
+                if progress:
+                    progress(dealt - len(waiting), len(items))
+
+    with _pool(min(workers, len(items))) as pool:
+        for before, item in deal:
+            waiting[pool.submit(work, items[item])], dealt = item, before + 1
+            take(workers)  # one more than work, so that nobody waits for us
+        take(0)
+    return results
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes; what has been started is finished, whatever happens."""
+    pool = ProcessPoolExecutor(workers, initializer=_quieten, initargs=(os.getpid(),))
+    try:
+        yield pool
     except BrokenProcessPool:
         raise FrugalsegError(
             "a process was killed, perhaps for lack of memory; run the same command again with fewer --workers"

@@ -151,6 +151,7 @@ class Tags(_OneImage):
         aspect: width over height of resized crops before they are resized, lo..hi.
         randaugment: RandAugment of the second view, as timm writes it; None for off.
         colour: strength of the second view's jitter of brightness, contrast and saturation; 0 for off.
+        scaled: decode JPEGs at the part of their size that resized crops allow; see `picture`.
     """
 
     needs_tags = True
@@ -168,30 +169,30 @@ class Tags(_OneImage):
         aspect: tuple[float, float] = (3 / 4, 4 / 3),
         randaugment: str | None = "rand-m9-mstd0.5-inc1",
         colour: float = 0.0,
+        scaled: bool = False,
     ) -> None:
         super().__init__(crop, Augment(long_side=long_side, flip=flip), mean, std)
-        self.views = weak_and_strong(views, crop, long_side, area, aspect, flip, randaugment, colour, mean)
+        self.views = weak_and_strong(views, crop, long_side, area, aspect, flip, randaugment, colour, mean, scaled)
         self.allow_empty, self.pictures = allow_empty, ("image", "strong")[:views]
 
     def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
         """Make (3, S, S) image, (C,) tags, (4,) box and, with two views, (3, S, S) strong."""
-        image = read_image(sample.image)
         if self.views is not None:
-            views = self.views(image, rng)
+            views = self.views(sample, rng)
             item = self._item(sample, whole(_size(views[0])), out, *views)
         else:
-            image, _ = self.augment(image, None, rng)
+            image, _ = self.augment(read_image(sample.image, keep=sample.keep), None, rng)
             item = self._item(sample, _place(image, self.crop, rng), out, image)
         item["tags"] = tags_vector(sample, num_classes - 1)
         return item
 
     def evaluation_item(self, sample: Sample, num_classes: int) -> Item:
         """Make the whole image, its tags and, where there is one, its mask."""
-        image = read_image(sample.image)
+        image = read_image(sample.image, keep=sample.keep)
         item = self._item(sample, whole(_size(image)), None, image)
         item["tags"] = tags_vector(sample, num_classes - 1)
         if sample.mask is not None:
-            ids = read_mask(sample.mask, num_classes, _size(image), sample.image, sample.code)
+            ids = read_mask(sample.mask, num_classes, _size(image), sample.image, sample.code, sample.keep)
             item["mask"] = torch.from_numpy(ids.astype(np.int64))
         return item
 
@@ -229,8 +230,8 @@ class Segment(_OneImage):
 
     def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
         """Make (3, S, S) image, (S, S) mask, (4,) box."""
-        image = read_image(sample.image)
-        image, mask = self.augment(image, self._mask(sample, num_classes, image), rng)
+        image = read_image(sample.image, keep=sample.keep)
+        image, mask = self.augment(image, self._mask(sample, num_classes, _size(image)), rng)
         placement = _place(image, self.crop, rng)
         item = self._item(sample, placement, out, image)
         item["mask"] = torch.from_numpy(place_mask(cast(NDArray[np.uint8], mask), placement, IGNORE_INDEX))
@@ -238,20 +239,21 @@ class Segment(_OneImage):
 
     def evaluation_item(self, sample: Sample, num_classes: int) -> Item:
         """Make the whole image and its mask; where there is none (prediction), every pixel is 255."""
-        image = read_image(sample.image)
+        image = read_image(sample.image, keep=sample.keep)
         placement = whole(_size(image))
         item = self._item(sample, placement, None, image)
-        item["mask"] = torch.from_numpy(place_mask(self._mask(sample, num_classes, image), placement, IGNORE_INDEX))
+        mask = self._mask(sample, num_classes, placement.size)
+        item["mask"] = torch.from_numpy(place_mask(mask, placement, IGNORE_INDEX))
         return item
 
     def collate(self, items: Sequence[Item]) -> SegBatch:
         """Stack items; see `SegBatch` for shapes."""
         return cast(SegBatch, _stack(items))
 
-    def _mask(self, sample: Sample, num_classes: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _mask(self, sample: Sample, num_classes: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         if sample.mask is None:
-            return np.full(_size(image), IGNORE_INDEX, np.uint8)
-        return read_mask(sample.mask, num_classes, _size(image), sample.image, sample.code)
+            return np.full(size, IGNORE_INDEX, np.uint8)
+        return read_mask(sample.mask, num_classes, size, sample.image, sample.code, sample.keep)
 
 
 class MultiScale(Recipe):
@@ -285,7 +287,7 @@ class MultiScale(Recipe):
 
     def evaluation_item(self, sample: Sample, num_classes: int) -> Item:
         """Make one (2, 3, H_s, W_s) tensor per scale, and tags where they are known."""
-        image = read_image(sample.image)
+        image = read_image(sample.image, keep=sample.keep)
         images = [torch.from_numpy(self.normaliser.pair(_resized(image, scale))) for scale in self.scales]
         item: Item = {"id": sample.id, "images": images, "size": _size(image)}
         item["pixels"] = torch.from_numpy(np.array(image))  # a copy: what Pillow lends is read-only

@@ -37,9 +37,27 @@ class ResizedCrop:
         Returns:
             (S, S, 3) uint8.
         """
-        x0, y0, x1, y1 = crop_box((image.shape[0], image.shape[1]), self.area, self.aspect, rng)
-        view = resized(image[y0:y1, x0:x1], self.side)
-        return cast(NDArray[np.uint8], cv2.flip(view, 1)) if rng.random() < self.flip else view
+        (x0, y0, x1, y1), mirrored = self.draw((image.shape[0], image.shape[1]), rng)
+        return self.finish(image[y0:y1, x0:x1], mirrored)
+
+    def draw(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[Box, bool]:
+        """Draw a box, and whether to mirror.
+
+        Args:
+            size: (H, W) of the image.
+            rng: source of randomness.
+        """
+        return crop_box(size, self.area, self.aspect, rng), bool(rng.random() < self.flip)
+
+    def finish(self, crop: NDArray[np.uint8], mirrored: bool) -> NDArray[np.uint8]:
+        """Resize what is in the box, perhaps mirror it.
+
+        Args:
+            crop: (h, w, 3) uint8.
+            mirrored: as drawn.
+        """
+        view = resized(crop, self.side)
+        return cast(NDArray[np.uint8], cv2.flip(view, 1)) if mirrored else view
 
 
 def crop_box(size: tuple[int, int], area: Span, aspect: Span, rng: np.random.Generator) -> Box:

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from frugalseg.data import settings
 from frugalseg.data.base import Sample
 from frugalseg.data.crop import whole
-from frugalseg.data.io import read_image
 from frugalseg.data.normalise import IMAGENET_MEAN, IMAGENET_STD
+from frugalseg.data.picture import Picture
 from frugalseg.data.recipes import Item, Out, Segment, Triple
 from frugalseg.data.resized_crop import crop_box, resized
 from frugalseg.errors import ConfigError
@@ -31,6 +31,8 @@ class ResizedSegment(Segment):
         flip: probability of a horizontal flip.
         mean: channel means on the scale 0..1.
         std: channel standard deviations.
+        scaled: decode JPEGs at the part of their size that the crop allows (see `picture`); masks are read whole, and
+            cut where the image's pixels are.
 
     Raises:
         ConfigError: a setting that no image can have.
@@ -44,20 +46,22 @@ class ResizedSegment(Segment):
         flip: float = 0.5,
         mean: Triple = IMAGENET_MEAN,
         std: Triple = IMAGENET_STD,
+        scaled: bool = False,
     ) -> None:
         super().__init__(crop, scale=None, flip=flip, mean=mean, std=std)
         settings.span("recipe.area", area)
         settings.span("recipe.aspect", aspect)
         if area[1] > 1:
             raise ConfigError(f"recipe.area is {area}, which fits into no image: set it to lo, hi with hi <= 1")
-        self.side, self.area, self.aspect, self.flip = crop, area, aspect, flip
+        self.side, self.area, self.aspect, self.flip, self.scaled = crop, area, aspect, flip, scaled
 
     def train_item(self, sample: Sample, num_classes: int, rng: np.random.Generator, out: Out = None) -> Item:
         """Make (3, S, S) image, (S, S) mask, (4,) box: the whole canvas."""
-        image = read_image(sample.image)
-        mask = self._mask(sample, num_classes, image)
-        x0, y0, x1, y1 = crop_box(mask.shape, self.area, self.aspect, rng)
-        view, ids = resized(image[y0:y1, x0:x1], self.side), nearest(mask[y0:y1, x0:x1], self.side)
+        picture = Picture(sample, self.scaled)
+        mask = self._mask(sample, num_classes, picture.size)
+        (crop,), boxes = picture.crops(np.array([crop_box(picture.size, self.area, self.aspect, rng)]), [self.side])
+        x0, y0, x1, y1 = boxes[0].tolist()
+        view, ids = resized(crop, self.side), nearest(mask[y0:y1, x0:x1], self.side)
         if rng.random() < self.flip:
             view, ids = cast(NDArray[np.uint8], cv2.flip(view, 1)), ids[:, ::-1]
         item = self._item(sample, whole((self.side, self.side)), out, view)

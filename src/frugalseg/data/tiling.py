@@ -1,6 +1,7 @@
 """Cutting iSAID into the tiles of iSAID-5i, on all cores; can be stopped and continued."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +9,9 @@ from frugalseg.data import folders
 from frugalseg.data.base import first_five
 from frugalseg.data.io import remove_leftovers, write_atomic
 from frugalseg.data.isaid5i import COUNTS, FOLDS, SUFFIX, fold_classes
-from frugalseg.data.parallel import Progress, each
+from frugalseg.data.meeting import Place, cores
+from frugalseg.data.parallel import Progress, each_dealt
+from frugalseg.data.team import Team
 from frugalseg.data.tiles import FOREGROUND, STEP, TILE, Cut, Kept, tile_boxes, tile_scene
 from frugalseg.errors import DatasetError, DatasetNotFoundError, DiskFullError, FrugalsegError
 
@@ -42,6 +45,7 @@ def tile_dataset(
     progress: Progress | None = None,
     lists: bool = False,
     min_pixels: int | None = None,
+    team: Team | None = None,
 ) -> dict[str, int]:
     """Cut all scenes of iSAID that are there.
 
@@ -61,9 +65,10 @@ def tile_dataset(
         lists: also write the few-shot lists <split>_list/split{0,1,2}_<split>.txt; else the packaged, official lists
             apply, which name the tiles of the default settings.
         min_pixels: pixels of a class that put a tile on its list; None for 1024 at 256x256, in proportion to the area.
+        team: processes that share the work; None for this one alone.
 
     Returns:
-        Split -> tiles in it.
+        Split -> tiles in it; nothing where another process tells.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -81,10 +86,12 @@ def tile_dataset(
             f"{raw}: has no train/images or val/images; give the folder that holds iSAID's scenes"
         )
     splits = {split: _jobs(raw / split, Path(root) / split, cut) for split in there}
+    jobs = [job for found in splits.values() for job in found]
+    team = team or Team(Place())
     try:
-        for split in splits:
-            _claim(Path(root) / split, cut)
-        _cut_all([job for jobs in splits.values() for job in jobs], workers, progress)
+        todo = team.begin(_identity(cut, jobs), partial(_claim_all, Path(root), splits, cut), Path(root))
+        if not _cut_all([jobs[place] for place in todo], len(jobs) - len(todo), workers, progress, team):
+            return {}
         kept = {split: _all_kept(jobs) for split, jobs in splits.items()}
         for split, tiles in kept.items() if lists else ():
             _write_lists(Path(root) / split, tiles, max(1, least))
@@ -94,6 +101,20 @@ def tile_dataset(
             " run the same command again to continue"
         ) from None
     return {split: len(tiles) for split, tiles in kept.items()}
+
+
+def _identity(cut: Cut, jobs: list[_Job]) -> dict[str, Any]:
+    """What all processes must see alike."""
+    return {"settings": cut._asdict(), "scenes": [[job.folder.name, job.image.name, *job.sizes] for job in jobs]}
+
+
+def _claim_all(root: Path, splits: dict[str, list[_Job]], cut: Cut) -> list[int]:
+    """Make the folders of the tiles ours; positions of the scenes that are not cut."""
+    for split in splits:
+        _claim(root / split, cut)
+    listing = folders.Listing()
+    jobs = (job for found in splits.values() for job in found)
+    return [place for place, job in enumerate(jobs) if not _is_done(job, listing)]
 
 
 def _jobs(source: Path, folder: Path, cut: Cut) -> list[_Job]:
@@ -140,20 +161,21 @@ def _is_done(job: _Job, listing: folders.Listing) -> bool:
     )  # fmt: skip
 
 
-def _cut_all(jobs: list[_Job], workers: int | None, progress: Progress | None) -> None:
-    listing = folders.Listing()
-    todo = [job for job in jobs if not _is_done(job, listing)]
-    done = len(jobs) - len(todo)
-    if done and progress:
-        progress(done, len(jobs))
-
-    def report(now: int, _: int) -> None:
-        if progress:
-            progress(done + now, len(jobs))
-
-    if failures := [failure for failure in each(_attempt, todo, workers, report) if failure]:
+def _cut_all(todo: list[_Job], done: int, workers: int | None, progress: Progress | None, team: Team) -> bool:
+    """Cut those scenes that are dealt to this process; whether it is the one that knows of all."""
+    report = None if progress is None or team.rank else partial(_report, progress, done)
+    if report and done:
+        report(0, len(todo))
+    deal = team.deal([job.sizes[0] for job in todo])
+    known = team.gather(each_dealt(_attempt, todo, deal, workers or cores(team.place), report), len(todo))
+    if failures := [failure for failure in (known or {}).values() if failure]:
         more = f" (and {len(failures) - 1} more scenes failed)" if len(failures) > 1 else ""
         raise DatasetError(f"{failures[0]}{more}; the other scenes are cut, run the same command again for the rest")
+    return known is not None
+
+
+def _report(progress: Progress, before: int, done: int, total: int) -> None:
+    progress(before + done, before + total)
 
 
 def _attempt(job: _Job) -> str | None:

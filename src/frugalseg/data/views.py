@@ -16,9 +16,9 @@ from frugalseg.data import settings
 from frugalseg.data.base import Sample
 from frugalseg.data.colour_rule import ColourRule, blur_radius
 from frugalseg.data.crop import whole
-from frugalseg.data.io import read_image
 from frugalseg.data.memory import batch_memory
 from frugalseg.data.normalise import IMAGENET_MEAN, IMAGENET_STD, Normaliser
+from frugalseg.data.picture import Picture
 from frugalseg.data.recipes import Item, Recipe, Triple
 from frugalseg.data.resized_crop import resized
 from frugalseg.data.transforms import ColourChanges
@@ -48,6 +48,8 @@ class Views(Recipe):
         changes: strengths and probabilities of the colour changes; None for DINO's.
         mean: channel means on the scale 0..1.
         std: channel standard deviations.
+        scaled: decode JPEGs at the part of their size that all views of a draw allow; see `picture`. Boxes, rounded to
+            that part's pixels, are those of the pixels all the same.
 
     Raises:
         ConfigError: settings that no image can satisfy.
@@ -68,6 +70,7 @@ class Views(Recipe):
         changes: ColourRule | None = None,
         mean: Triple = IMAGENET_MEAN,
         std: Triple = IMAGENET_STD,
+        scaled: bool = False,
     ) -> None:
         self.rule = changes or ColourRule()
         settings.probability("recipe.flip", flip)
@@ -81,7 +84,7 @@ class Views(Recipe):
             raise ConfigError("Views: overlaps need 0 <= overlap_local <= overlap_global < 1")
         self.shapes = (2, 3, global_size, global_size), (local_views, 3, local_size, local_size)
         self.boxes = BoxRule(local_views, global_area, local_area, aspect, overlap_global, overlap_local)
-        self.flip, self.colour = flip, colour
+        self.flip, self.colour, self.scaled = flip, colour, scaled
         self.dtype = torch.uint8 if colour == "device" else torch.float32
         self.normaliser = Normaliser(mean, std)
         self._change_colours = ColourChanges()
@@ -111,13 +114,14 @@ class Views(Recipe):
         return cast(ViewsBatch, default_collate(list(items)))
 
     def _item(self, sample: Sample, rng: np.random.Generator, colour: Colour, canvases: Sequence[Tensor]) -> Item:
-        image = read_image(sample.image)
-        boxes = self.boxes.draw((image.shape[0], image.shape[1]), rng)
+        picture = Picture(sample, self.scaled)
+        boxes = self.boxes.draw(picture.size, rng)
         flips = rng.random(len(boxes)) < self.flip
         parameters = None if colour == "none" else self.rule.draw(len(boxes), rng)
         targets = [target for canvas in canvases for target in canvas.numpy()]
-        for number, (box, target) in enumerate(zip(boxes.tolist(), targets, strict=True)):
-            view = resized(image[box[1] : box[3], box[0] : box[2]], target.shape[1])
+        crops, boxes = picture.crops(boxes, [target.shape[1] for target in targets])
+        for number, (crop, target) in enumerate(zip(crops, targets, strict=True)):
+            view = resized(crop, target.shape[1])
             if colour == "cpu" and parameters is not None:
                 view = self._change_colours(view, parameters[number])
             if flips[number]:
@@ -132,7 +136,7 @@ class Views(Recipe):
             "local_views": canvases[1],
             "box": torch.from_numpy(boxes),
             "flip": torch.from_numpy(flips),
-            "size": torch.tensor(image.shape[:2]),
+            "size": torch.tensor(picture.size),
         }
         if colour == "device" and parameters is not None:
             item["colour"] = torch.from_numpy(parameters)

@@ -10,7 +10,7 @@ import pkgutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import timm
 import torch
@@ -120,6 +120,9 @@ class FrozenBackbone(nn.Module):
     Raises:
         ConfigError: no such net, or an own one without `dense` or `width`.
     """
+
+    hot: ClassVar[tuple[str, ...]] = ("dense",)
+    """What a training step calls; see `callbacks.Compile`."""
 
     def __init__(self, settings: Backbone) -> None:
         super().__init__()

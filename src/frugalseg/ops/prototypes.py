@@ -7,6 +7,8 @@ The few-shot half (from `foreground` on) follows PFENet's arithmetic as dsmf.md 
 shots of an episode. It computes in float32 at least, whatever autocast says.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -154,15 +156,25 @@ def prior_mask(query: Tensor, support: Tensor, mask: Tensor, chunk: int | None =
 
 def _nearest(query: Tensor, support: Tensor, weights: Tensor, chunk: int | None) -> Tensor:
     """(N, Q) largest cosine of each query place (N, D, Q) over the support places (N, D, P) times (N, P) weights."""
-    seen = (weights > 0).any(dim=0).nonzero()[:, 0]
-    lengths, best = _lengths(query), []
-    for places in torch.split(seen, chunk or max(1, len(seen))) if len(seen) else ():
-        columns = support[..., places] * weights[:, None, places]
-        best.append(_cosines(columns, query, lengths).amax(dim=1))
-    if len(seen) < support.shape[-1]:
+    lengths, (parts, whole) = _lengths(query), _places(weights, chunk)
+    best = [_cosines(support[..., p] * weights[:, None, p], query, lengths).amax(dim=1) for p in parts]
+    if not whole:
         # what no image of the batch has under its mask is not multiplied: its similarity is 0
         best.append(torch.zeros_like(lengths))
     return torch.stack(best).amax(dim=0)
+
+
+def _places(weights: Tensor, chunk: int | None) -> tuple[Sequence[Tensor | slice], bool]:
+    """Support places to compare, so many at a time, and whether these are all: a CPU leaves out what has no weight.
+
+    Of a GPU one would have to wait for their number, and compiled code would be compiled anew for it.
+    """
+    if weights.device.type != "cpu" or torch.compiler.is_compiling():
+        places = weights.shape[-1]
+        step = chunk or places
+        return [slice(start, start + step) for start in range(0, places, step)], True
+    seen = (weights > 0).any(dim=0).nonzero()[:, 0]
+    return torch.split(seen, chunk or max(1, len(seen))) if len(seen) else (), len(seen) == weights.shape[-1]
 
 
 def _cosines(one: Tensor, other: Tensor, lengths: Tensor) -> Tensor:

@@ -1,9 +1,6 @@
 """The task: training through the command line, resuming, predicting, and what must not change."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,7 +15,6 @@ from frugalseg.errors import ConfigError
 from frugalseg.ops.random_walk import affinity_from_edges
 from frugalseg.stages.irn import IRN, pairs
 from frugalseg.stages.irn.model import IRNet
-from tests.conftest import REPOSITORY
 from tests.stages.irn.conftest import CLASSES, EXPERIMENTS
 
 SMALL = {
@@ -306,23 +302,3 @@ def test_the_full_size_files_fit_their_classes():
     assert set(config["model"]["init_args"]) <= set(IRN.__init__.__annotations__)
     overlay = yaml.safe_load((EXPERIMENTS / "sfc/voc/edges.yaml").read_text())
     assert MultiScale(**overlay["data"]["init_args"]["predict_recipe"]["init_args"]).scales == [1.0]
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(words, tmp_path):
-    """Pairs are counted over both ranks, so that two batches of 2 give the weights that one of 4 gives."""
-    common = [*BOTH_BRANCHES, "--data.init_args.recipe.init_args.flip", "0"]
-    assert main(words("fit", *common, "--run.name", "one")) == 0
-    two = ["--data.init_args.batch_size", "2", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    done = subprocess.run(
-        [sys.executable, "-m", "frugalseg", *words("fit", *common, *two, "--run.name", "two")],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    states = [checkpoint(tmp_path / f"runs/mini-sfc-{name}/seed0/irn")["state_dict"] for name in ("one", "two")]
-    for name, value in states[0].items():
-        torch.testing.assert_close(states[1][name], value, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")

@@ -12,13 +12,14 @@ from frugalseg.analysis.html.experiments import OTHER, PAPERS, Experiment, print
 from frugalseg.analysis.html.page import Page, make_page
 from frugalseg.analysis.html.pictures import FOLDER, Album, Picture
 from frugalseg.analysis.html.render import address, experiment_html, index_html
+from frugalseg.analysis.html.speed import speed_files, speed_grids
 from frugalseg.analysis.html.states import State
 from frugalseg.errors import ConfigError, DiskFullError
 from frugalseg.run import write_text
 
 PAGES = "pages"
-CLAIMS = "claims"
-"""Folder among the runs that is no experiment; the report tells of it on its own."""
+CLAIMS, SPEED = "claims", "benchmark"
+"""A folder, and the name of files, among the runs that are no experiment; the report tells of them on its own."""
 MARK = ".frugalseg-report"
 """Says that a folder is a report, whose older pages and pictures may be replaced."""
 
@@ -65,6 +66,18 @@ class Summary(NamedTuple):
     others: list[tuple[str, str]]
 
 
+class Speed(NamedTuple):
+    """What benchmarks have measured.
+
+    Attributes:
+        tables: of rows.
+        picture: of growing costs.
+    """
+
+    tables: list[Grid]
+    picture: Picture | None
+
+
 def write_report(experiments: Sequence[Path], root: Path, out: Path) -> Summary:
     """Write the report of some experiments.
 
@@ -80,7 +93,7 @@ def write_report(experiments: Sequence[Path], root: Path, out: Path) -> Summary:
     _claim(out)
     folders = list(experiments) or _children(root, out)
     written: set[str] = set()
-    entries, others, taken = list[Entry](), list[tuple[str, str]](), {CLAIMS}
+    entries, others, taken = list[Entry](), list[tuple[str, str]](), {CLAIMS, SPEED}
     for folder in folders:
         found = read_experiment(folder)
         if isinstance(found, str):
@@ -94,9 +107,14 @@ def write_report(experiments: Sequence[Path], root: Path, out: Path) -> Summary:
     plot = claims and Album(out, CLAIMS).copy(
         root / CLAIMS / "claims.png", "effects with 95 % intervals", "forest plot"
     )
-    _remove_older(out, written | ({plot.source} if plot else set()))
+    growth = root / f"{SPEED}.png"
+    speed = Speed(
+        speed_grids(root, others),
+        Album(out, SPEED).copy(growth, "growth of cost with size", "lines over sizes") if growth.is_file() else None,
+    )
+    _remove_older(out, written | {picture.source for picture in (plot, speed.picture) if picture})
     index = out / "index.html"
-    write_text(index, _index(entries, others, claims, plot))
+    write_text(index, _index(entries, others, (claims, plot), speed))
     return Summary(index, entries, others)
 
 
@@ -114,7 +132,7 @@ def _children(root: Path, out: Path) -> list[Path]:
     """Folders and files of a folder of runs, but for the report itself."""
     if not root.is_dir():
         raise ConfigError(f"{root}: no such folder of runs; run an experiment first, or name folders of some")
-    left_out = {out.resolve(), (root / CLAIMS).resolve()}
+    left_out = {path.resolve() for path in (out, root / CLAIMS, *speed_files(root))}
     return [path for path in sorted(root.iterdir()) if path.name[0] != "." and path.resolve() not in left_out]
 
 
@@ -162,7 +180,10 @@ def _entry(experiment: Experiment, page: Page | None, where: str, failed: str) -
 
 
 def _index(
-    entries: Sequence[Entry], others: Sequence[tuple[str, str]], claims: Grid | None, plot: Picture | None
+    entries: Sequence[Entry],
+    others: Sequence[tuple[str, str]],
+    claims: tuple[Grid | None, Picture | None],
+    speed: Speed,
 ) -> str:
     names = {**PAPERS, OTHER: "Others"}
     groups = [(paper, name, [e for e in entries if e.paper == paper]) for paper, name in names.items()]
@@ -171,8 +192,9 @@ def _index(
         entries=entries,
         groups=[group for group in groups if group[2]],
         counts=[(state, counts[state]) for state in State if counts[state]],
-        claims=claims,
-        plot=plot,
+        claims=claims[0],
+        plot=claims[1],
+        speed=speed,
         others=_by_reason(others),
     )
 

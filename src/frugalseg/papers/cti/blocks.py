@@ -124,13 +124,14 @@ class TokenBlock(Block):
         change: Tensor = self.attn.proj(torch.cat(attended).transpose(1, 2).reshape(samples, length, width))
         if not self.training or not self.drop_path:
             return x + change
-        taken = (torch.rand(samples) >= self.drop_path).double() / (1 - self.drop_path)
-        return x + change * taken.to(x).view(-1, 1, 1)
+        return x + change * self._factors(x)
 
     def _added(self, x: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
         """Add a branch; in training it is only run for the samples that take it (stochastic depth)."""
         if not self.training or not self.drop_path:
             return x + branch(x)
+        if torch.compiler.is_compiling():
+            return x + branch(x) * self._factors(x)  # one shape for all steps, at the cost of what is skipped
         # drawn on the CPU: a number that the device drew would have to be waited for
         taken = (torch.rand(len(x)) >= self.drop_path).nonzero().flatten()
         scale = 1 / (1 - self.drop_path)
@@ -140,3 +141,9 @@ class TokenBlock(Block):
             return x + scale * branch(x)
         taken = taken.to(x.device, non_blocking=True)
         return x.index_add(0, taken, branch(x[taken]).to(x.dtype), alpha=scale)
+
+    def _factors(self, x: Tensor) -> Tensor:
+        """(N, 1, 1) by which a branch of each sample is multiplied: 0 where it skips the branch."""
+        device = x.device if torch.compiler.is_compiling() else None
+        taken = (torch.rand(len(x), device=device) >= self.drop_path).double() / (1 - self.drop_path)
+        return taken.to(x.device, x.dtype, non_blocking=True).view(-1, 1, 1)

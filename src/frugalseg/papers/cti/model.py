@@ -4,7 +4,7 @@ Specification: cti.md sections 2, 3 and 15. Torch and timm only. K = C + 1 token
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ class CTIViT(nn.Module):
     Raises:
         ValueError: there is no block behind the infusion, or fewer blocks than fused ones.
     """
+
+    hot: ClassVar[tuple[str, ...]] = ("trunk", "branches")
+    """What a training step calls; see `callbacks.Compile`."""
 
     def __init__(
         self,

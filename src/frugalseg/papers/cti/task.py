@@ -15,7 +15,7 @@ from frugalseg.batch import ScalesBatch, TagBatch
 from frugalseg.errors import ConfigError, ImageError
 from frugalseg.ops.confusion import mean_iou
 from frugalseg.ops.thresholds import cumulate, histogram
-from frugalseg.optim import decayed_groups, warmup_cosine
+from frugalseg.optim import decayed_groups, fused, warmup_cosine
 from frugalseg.papers.cti import losses
 from frugalseg.papers.cti.memory import ClassMemory, paired_tokens
 from frugalseg.papers.cti.model import CTIViT
@@ -157,7 +157,7 @@ class CTI(LightningModule):
             return warmup_cosine(time, length, h["warmup"], h["lr"], h["warmup_lr"], h["min_lr"]) / float(h["lr"])
 
         groups = decayed_groups(self.net.named_parameters(), h["weight_decay"], exempt=("cls_token",))
-        optimiser = AdamW(groups, lr=h["lr"])
+        optimiser = fused(AdamW(groups, lr=h["lr"]))
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": LambdaLR(optimiser, factor), "interval": h["schedule"]},

@@ -5,7 +5,7 @@ split where results can be kept: `Features` of an image, and `Support`, what an 
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,9 @@ class DSMFNet(nn.Module):
     Raises:
         ValueError: a stage that is not there, an unknown fusion or an unknown unit.
     """
+
+    hot: ClassVar[tuple[str, ...]] = ("forward", "from_features")
+    """What a training step calls; see `callbacks.Compile`."""
 
     def __init__(
         self,

@@ -17,10 +17,12 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from frugalseg.batch import IGNORE_INDEX, SegBatch
 from frugalseg.errors import ConfigError
 from frugalseg.nn.dilated import dilated
+from frugalseg.nn.ranks import over_ranks
 from frugalseg.nn.weights import load_backbone_weights
 from frugalseg.ops.cam import resize
 from frugalseg.ops.confusion import confusion_matrix, mean_iou
 from frugalseg.ops.precision import at_least_float32
+from frugalseg.optim import fused
 from frugalseg.papers.dsmf.losses import weighted_cross_entropy
 
 
@@ -148,7 +150,7 @@ class BasePretrain(LightningModule):
         if not 0 < steps < float("inf"):
             raise ConfigError("trainer: the number of steps is not known; set max_steps or max_epochs")
         h = self.hparams
-        optimiser = torch.optim.AdamW(self.parameters(), lr=h["lr"], weight_decay=h["weight_decay"])
+        optimiser = fused(torch.optim.AdamW(self.parameters(), lr=h["lr"], weight_decay=h["weight_decay"]))
         schedule = CosineAnnealingLR(optimiser, int(steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -163,7 +165,7 @@ class BasePretrain(LightningModule):
     def loss(self, batch: SegBatch) -> Tensor:
         """Weighted cross-entropy of background and base classes."""
         weights = [self.hparams["background_weight"] if c == 0 else 1.0 for c in self.base]
-        return weighted_cross_entropy(self.net(batch["image"]), self.target(batch["mask"]), weights)
+        return weighted_cross_entropy(self.net(batch["image"]), self.target(batch["mask"]), weights, over_ranks(self))
 
     def training_step(self, batch: SegBatch, batch_idx: int) -> Tensor:
         """One batch."""

@@ -12,8 +12,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from frugalseg.batch import EpisodeBatch
 from frugalseg.errors import ConfigError
 from frugalseg.nn.dilated import Early, Stages
+from frugalseg.nn.ranks import over_ranks
 from frugalseg.nn.weights import load_backbone_weights
-from frugalseg.optim import poly_factor, trainable
+from frugalseg.optim import fused, poly_factor, trainable
 from frugalseg.papers.dsmf.cache import SupportCache, joined
 from frugalseg.papers.dsmf.features import FeatureCache, Last, features_of
 from frugalseg.papers.dsmf.leaks import novel_classes, refuse_taught_backbone
@@ -144,7 +145,7 @@ class DSMF(EpisodeTask):
         if not 0 < total < float("inf"):
             raise ConfigError("trainer: the number of steps is not known; set max_steps or max_epochs")
         parameters = trainable(self.net.parameters())
-        made: Optimizer = (
+        made: Optimizer = fused(
             SGD(parameters, h["lr"], momentum=0.9, weight_decay=h["weight_decay"])
             if h["optimiser"] == "sgd"
             else AdamW(parameters, h["lr"], weight_decay=h["weight_decay"])
@@ -163,9 +164,9 @@ class DSMF(EpisodeTask):
             episode: of the net in training mode.
             target: (N, H, W) of 0, 1 and 255.
         """
-        weight = self.hparams["foreground_weight"]
-        main = episode_loss(episode.logits, target, weight)
-        auxiliary = self.hparams["auxiliary_weight"] * auxiliary_loss(episode.auxiliary, target, weight).to(main)
+        given = (target, self.hparams["foreground_weight"], over_ranks(self))
+        main = episode_loss(episode.logits, *given)
+        auxiliary = self.hparams["auxiliary_weight"] * auxiliary_loss(episode.auxiliary, *given).to(main)
         return Losses(main, auxiliary, main + auxiliary)
 
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> Tensor:

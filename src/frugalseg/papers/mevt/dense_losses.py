@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frugalseg.ops.constants import constants
 from frugalseg.ops.precision import at_least_float32
 from frugalseg.papers.mevt.losses import STUDENT_TEMPERATURE, cross_entropy, teacher_probabilities
 
@@ -133,7 +134,7 @@ def cell_distance(box_a: Tensor, box_b: Tensor, grid: tuple[int, int]) -> Tensor
     centres, diagonals = [], []
     for box in (at_least_float32(box_a), at_least_float32(box_b)):
         rows, columns = (torch.arange(n, dtype=box.dtype, device=box.device) + 0.5 for n in grid)
-        cell = (box[:, 2:] - box[:, :2]) / box.new_tensor([grid[1], grid[0]])
+        cell = (box[:, 2:] - box[:, :2]) / constants((grid[1], grid[0]), box)
         steps = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).flatten(end_dim=1)
         centres.append(box[:, None, :2] + steps * cell[:, None])
         diagonals.append(torch.linalg.vector_norm(cell, dim=-1))

@@ -192,7 +192,7 @@ class SelfDistillation(nn.Module):
         with torch.no_grad():
             raw: Tensor = teacher.module.global_logits(theirs.flatten(0, 2)).view(*theirs.shape[:3], -1)  # type: ignore[operator]
         predicted = student.global_logits(own.flatten(0, 2)).view(*own.shape[:3], -1)
-        hidden = mask.flatten(2).to(raw.device)
+        hidden = mask.flatten(2).to(raw.device, non_blocking=True)
         terms.parts["masked"] = masked_cell_loss(predicted, raw, hidden, self.cell_centre, moment.temperature)
         terms.kept["cell_centre"] = raw
 

@@ -113,12 +113,13 @@ def choose_points(matches: Matches, priority: Tensor, most: int) -> Tensor:
     Returns:
         (M,) indices of the chosen points, in ascending order.
     """
-    values = priority.to(matches.image.device)[matches.image, matches.number]
+    values = priority.to(matches.image.device, non_blocking=True)[matches.image, matches.number]
     # two stable sorts: by priority, then by image
     order = values.argsort(stable=True)
     order = order[matches.image[order].argsort(stable=True)]
-    counts = torch.bincount(matches.image, minlength=len(priority))
-    place = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[matches.image[order]]
+    # points are ordered by image: where each image's begin, which unlike their number is found without waiting
+    begin = torch.searchsorted(matches.image.contiguous(), torch.arange(len(priority), device=order.device))
+    place = torch.arange(len(order), device=order.device) - begin[matches.image[order]]
     return order[place < most].sort().values
 
 
@@ -132,7 +133,7 @@ def _pairs(
 ) -> list[_Pair]:
     """Geometry of all pairs, (B, S * S, 2) each."""
     found = []
-    offset = None if offset is None else offset.to(box.device)
+    offset = None if offset is None else offset.to(box.device, non_blocking=True)
     for index, (a, v) in enumerate(view_pairs(leading, box.shape[1])):
         place = None if offset is None else offset[:, index, None, None]
         one, other, points = matched_points(box[:, a], flip[:, a], box[:, v], flip[:, v], sides[v >= leading], place)

@@ -22,10 +22,16 @@ class Fifo(nn.Module):
         super().__init__()
         self.register_buffer("rows", unit(torch.randn(size, width)) if full else torch.zeros(size, width))
         self.register_buffer("filled", torch.tensor(size if full else 0))
+        self._is_full = False
 
     def latest(self) -> Tensor:
         """(n, width) rows that there are."""
-        return self.rows[len(self.rows) - int(self.filled) :]
+        if self._is_full:
+            return self.rows
+        filled = int(self.filled)
+        # once full it stays full: the device is asked no more
+        self._is_full = filled == len(self.rows)
+        return self.rows[len(self.rows) - filled :]
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:

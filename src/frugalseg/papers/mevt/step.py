@@ -82,7 +82,9 @@ def look(student: nn.Module, teacher: EMATeacher, batch: ViewsBatch, mask: Tenso
     """
     leading, local = (_view_major(batch["global_views"]), _view_major(batch["local_views"]))
     images = len(batch["id"])
-    first = student(leading) if mask is None else student(leading, mask.flatten(0, 1).to(leading.device))
+    first = (
+        student(leading) if mask is None else student(leading, mask.flatten(0, 1).to(leading.device, non_blocking=True))
+    )
     own, theirs = [first, *([student(local)] if len(local) else [])], teacher(leading)
     return Seen(
         list(theirs.features.split(images)),

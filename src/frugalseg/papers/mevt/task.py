@@ -11,7 +11,7 @@ from torch.optim import AdamW
 from frugalseg.batch import ViewsBatch
 from frugalseg.errors import CheckpointError, ConfigError
 from frugalseg.nn.ema import EMATeacher
-from frugalseg.optim import cosine_schedule, decayed_groups, linear_warmup
+from frugalseg.optim import cosine_schedule, decayed_groups, fused, linear_warmup
 from frugalseg.papers.mevt.backbones import check_sides, create_backbone
 from frugalseg.papers.mevt.methods import Method, create_method
 from frugalseg.papers.mevt.start import load_start
@@ -127,7 +127,7 @@ class Pretrain(LightningModule):
         """AdamW; rate and weight decay are set at every step."""
         named = list(self.student.named_parameters())
         tokens = [name for name, _ in named if name.endswith(("token", "pos_embed", "bias_table"))]
-        return AdamW(decayed_groups(named, self.hparams["weight_decay"][0], tokens), self.hparams["lr"])
+        return fused(AdamW(decayed_groups(named, self.hparams["weight_decay"][0], tokens), self.hparams["lr"]))
 
     def on_train_batch_start(self, batch: ViewsBatch, batch_idx: int) -> None:
         """Set rate and weight decay of this step."""

@@ -60,7 +60,7 @@ class ImageBank(nn.Module):
         Returns:
             (n, 3, S, S), (n, C) and (n, 4).
         """
-        slots = slots.to(self.tags.device)
+        slots = slots.to(self.tags.device, non_blocking=True)
         return self.image[slots], self.tags[slots], self.box[slots]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -4,7 +4,7 @@ Specification: sfc.md section 2 (training form) and section 6 (inference form). 
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -226,6 +226,9 @@ class SFCNet(nn.Module):
         centre_features: subtract spatial means before cosines; departs from the paper, for small nets.
         backbone_options: further arguments of the timm model.
     """
+
+    hot: ClassVar[tuple[str, ...]] = ("backbone.forward", "heads.forward", "heads.score")
+    """What a training step calls; see `callbacks.Compile`."""
 
     def __init__(
         self,

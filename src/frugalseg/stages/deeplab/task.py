@@ -12,6 +12,7 @@ from torch import Tensor
 
 from frugalseg.batch import ScalesBatch, SegBatch
 from frugalseg.errors import ConfigError
+from frugalseg.nn.ranks import over_ranks
 from frugalseg.nn.weights import load_backbone_weights
 from frugalseg.ops.confusion import confusion_matrix, mean_iou
 from frugalseg.optim import poly_sgd
@@ -121,7 +122,7 @@ class DeepLab(LightningModule):
         if self.hparams["head"] == "v3plus" and len(batch["image"]) == 1:
             raise ConfigError("data.batch_size: head v3plus normalises one value per image; give at least 2 images")
         logits = scales_logits(self.net, batch["image"], self.hparams["train_scales"])
-        loss = scales_loss(logits, batch["mask"], self.hparams["loss_at"] == "mask")
+        loss = scales_loss(logits, batch["mask"], self.hparams["loss_at"] == "mask", over_ranks(self))
         self.log("train/loss", loss, batch_size=len(batch["image"]))
         return loss
 

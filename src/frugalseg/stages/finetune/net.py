@@ -1,7 +1,7 @@
 """The net of a fine-tuning: a backbone that learns, a head, perhaps an auxiliary head in training."""
 
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from torch import Tensor, nn
 
@@ -39,6 +39,9 @@ class FineTuneNet(nn.Module):
         ConfigError: no such head or option, a backbone without a pyramid for a head that reads one, or an auxiliary
             head where there is no pyramid.
     """
+
+    hot: ClassVar[tuple[str, ...]] = ("both",)
+    """What a training step calls; see `callbacks.Compile`."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from frugalseg.errors import ConfigError
 from frugalseg.nn.depths import depths
 from frugalseg.nn.pyramid import TrainableBackbone
-from frugalseg.optim import decayed_groups, linear_warmup, poly_factor
+from frugalseg.optim import decayed_groups, fused, linear_warmup, poly_factor
 
 SPARED = ("token", "pos_embed", "relative_position_bias_table")
 """Ends of names of parameters that are not decayed, besides biases and what has one dimension."""
@@ -113,7 +113,7 @@ def build(groups: list[dict[str, Any]], settings: Optimiser, steps: int) -> tupl
         settings: rates.
         steps: optimiser steps of the whole fit.
     """
-    optimiser: TorchOptimiser = (
+    optimiser: TorchOptimiser = fused(
         AdamW(groups, settings.lr) if settings.name == "adamw" else SGD(groups, settings.lr, settings.momentum)
     )
     return optimiser, LambdaLR(optimiser, lambda step: settings.factor(step, steps))

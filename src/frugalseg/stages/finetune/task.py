@@ -15,6 +15,7 @@ from frugalseg.errors import ConfigError
 from frugalseg.nn.counting import CountsPixels
 from frugalseg.nn.features import Backbone
 from frugalseg.nn.inputs import padded
+from frugalseg.nn.ranks import divided, over_ranks
 from frugalseg.nn.units import Norm
 from frugalseg.ops.cam import resize
 from frugalseg.stages.finetune.inference import Testing, predict, stated
@@ -129,7 +130,7 @@ class FineTune(CountsPixels):
             full = resize(logits.float(), covered)[..., :height, :width]
             total = F.cross_entropy(full, truth, ignore_index=IGNORE_INDEX, reduction="sum")
         # a batch without any labelled pixel has loss 0, not NaN
-        return total / (truth != IGNORE_INDEX).sum().clamp(min=1)
+        return divided(total, (truth != IGNORE_INDEX).sum(), over_ranks(self))
 
     # ------------------------------------------------------------------ validation
 

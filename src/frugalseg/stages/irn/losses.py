@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from frugalseg.ops.constants import constants
 from frugalseg.ops.random_walk import affinity_from_edges, path_offsets
 from frugalseg.stages.irn.pairs import ACROSS, BACKGROUND, FOREGROUND, at_partner, at_sources, count_kinds
 
@@ -72,7 +73,7 @@ def displacement_sums(displacement: Tensor, kinds: Tensor, radius: int) -> Tenso
     sums = []
     for offset, kind in zip(path_offsets(radius).tolist(), kinds.unbind(1), strict=True):
         foreground = (kind == FOREGROUND).unsqueeze(1)
-        wanted = foreground * displacement.new_tensor(offset)[:, None, None]
+        wanted = torch.cat([foreground * float(step) for step in offset], dim=1)
         error = (source - at_partner(displacement, offset, radius) - wanted).abs()
         background = (kind == BACKGROUND).unsqueeze(1)
         sums.append(torch.stack([(error * foreground).sum(), (error * background).sum()]))
@@ -148,7 +149,7 @@ def irn_loss(
             divisors, shares = [*divisors, 2 * foreground, 2 * background], [*shares, 0.5, 0.5]
             displacement = displacement.to(wide)
         divisor = torch.stack(divisors) + EPS
-        weight = divisor.new_tensor(shares) / divisor
+        weight = constants(shares, divisor) / divisor
         total, sums = cast(
             tuple[Tensor, Tensor],
             _PairSums.apply(edge.to(wide).sigmoid(), displacement, kinds, radius, weight, at_once),

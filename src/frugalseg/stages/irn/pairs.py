@@ -80,7 +80,8 @@ def pair_kinds(label: Tensor, radius: int) -> Tensor:
 
 def count_kinds(kinds: Tensor) -> Tensor:
     """(3,) int64, the numbers of `BACKGROUND`, `FOREGROUND` and `ACROSS` pairs."""
-    return torch.bincount(kinds.flatten(), minlength=4)[1:]
+    # not bincount, which waits for the device to know how much it needs
+    return torch.stack([torch.count_nonzero(kinds == kind) for kind in (BACKGROUND, FOREGROUND, ACROSS)])
 
 
 def boundary_counts(affinity: Tensor, kinds: Tensor) -> Tensor:

@@ -110,12 +110,15 @@ class CacheWriter:
             # last, so that a part with an index has all its arrays
             _write_json(part / "index.json", self._index)
         self._features, self._masks, self._done = (
-            np.load(part / f"{name}.npy", mmap_mode="r+") for name in ("features", "masks", "done")
+            _Rows(part / f"{name}.npy") for name in ("features", "masks", "done")
         )
 
     def missing(self) -> list[str]:
         """Ids that are still to be put."""
-        return [] if self.finished else [name for name, row in self.rows.items() if not self._done[row]]
+        if self.finished:
+            return []
+        done = np.load(self.part / "done.npy")  # other processes may fill the same split
+        return [name for name, row in self.rows.items() if not done[row]]
 
     def put(self, name: str, features: Tensor, mask: Tensor) -> None:
         """Store one image.
@@ -138,7 +141,8 @@ class CacheWriter:
                 "half precision; use protocol L"
             )
         row = self.rows[name]
-        self._features[row], self._masks[row] = half.numpy(), mask.to("cpu", torch.uint8).numpy()
+        self._features.write(row, half.numpy())
+        self._masks.write(row, mask.to("cpu", torch.uint8).numpy())
         self._pending.append(row)
         if len(self._pending) >= FLUSH_EVERY:
             self.flush()
@@ -147,7 +151,8 @@ class CacheWriter:
         """Bring what was put to disk, and only then note that it is there."""
         self._features.flush()
         self._masks.flush()
-        self._done[self._pending] = 1
+        for row in self._pending:
+            self._done.write(row, np.ones((), np.uint8))
         self._done.flush()
         self._pending.clear()
 
@@ -162,10 +167,41 @@ class CacheWriter:
         self.flush()
         if missing := self.missing():
             raise DatasetError(f"{self.part}: {len(missing)} images lack features, first {missing[0]}; run again")
-        del self._features, self._masks, self._done
+        for rows in (self._features, self._masks, self._done):
+            rows.close()
         (self.part / "done.npy").unlink()
         shutil.rmtree(self.final, ignore_errors=True)
         self.part.replace(self.final)
+
+
+class _Rows:
+    """Rows of an array on disk, written in place, perhaps by several machines.
+
+    Not through a memory map: that writes whole pages, with what this machine believes to be in the neighbours' rows.
+
+    Args:
+        path: .npy of the array.
+    """
+
+    def __init__(self, path: Path) -> None:
+        array = np.load(path, mmap_mode="r")
+        self._dtype, self._shape, self._begin = array.dtype, array.shape[1:], array.offset
+        self._size = array[:1].nbytes
+        self._file = path.open("r+b")
+
+    def write(self, row: int, values: NDArray[Any]) -> None:
+        """Write one row."""
+        self._file.seek(self._begin + row * self._size)
+        self._file.write(np.ascontiguousarray(np.broadcast_to(values, self._shape), self._dtype).tobytes())
+
+    def flush(self) -> None:
+        """Bring what was written to disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
 
 
 class CachedSplit:

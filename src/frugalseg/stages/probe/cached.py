@@ -32,7 +32,7 @@ class FeatureBatch(TypedDict):
 
 
 @torch.no_grad()
-def fill(
+def work_out(
     writer: CacheWriter,
     backbone: FrozenFeatures,
     batches: Iterable[SegBatch],
@@ -40,7 +40,7 @@ def fill(
     grid: int,
     device: torch.device | str = "cpu",
 ) -> int:
-    """Work out and store the features of those images that are still missing.
+    """Work out and store the features of those images that are still missing; other processes may do others.
 
     Args:
         writer: of the split.
@@ -62,6 +62,21 @@ def fill(
                 writer.put(name, features[0], target(mask[None], input_size, grid)[0])
                 missing.discard(name)
                 count += 1
+    if count:
+        writer.flush()
+    return count
+
+
+def fill(
+    writer: CacheWriter,
+    backbone: FrozenFeatures,
+    batches: Iterable[SegBatch],
+    input_size: int,
+    grid: int,
+    device: torch.device | str = "cpu",
+) -> int:
+    """Work out and store all features that are still missing, and make the split visible; see `work_out`."""
+    count = work_out(writer, backbone, batches, input_size, grid, device)
     writer.finish()
     return count
 

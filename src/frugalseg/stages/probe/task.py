@@ -17,8 +17,9 @@ from frugalseg.errors import ConfigError
 from frugalseg.nn.counting import CountsPixels
 from frugalseg.nn.features import Backbone, FrozenBackbone
 from frugalseg.nn.inputs import padded, resized
+from frugalseg.nn.ranks import divided, over_ranks
 from frugalseg.ops.cam import resize
-from frugalseg.optim import poly_factor
+from frugalseg.optim import fused, poly_factor
 from frugalseg.stages.probe.cached import FeatureBatch
 from frugalseg.stages.probe.heads import FCNHead, LinearHead
 from frugalseg.stages.probe.index import CacheIndex
@@ -120,9 +121,9 @@ class LinearProbe(CountsPixels):
         """What the protocol says, over the head alone."""
         rules, parameters = self.protocol, self.head.parameters()
         if not rules.adamw:
-            sgd = SGD(parameters, lr=self.lr, momentum=rules.momentum, weight_decay=rules.weight_decay)
+            sgd = fused(SGD(parameters, lr=self.lr, momentum=rules.momentum, weight_decay=rules.weight_decay))
             return {"optimizer": sgd, "lr_scheduler": {"scheduler": MultiStepLR(sgd, [self.drop_at], 0.1)}}
-        adamw = AdamW(parameters, lr=self.lr, weight_decay=rules.weight_decay)
+        adamw = fused(AdamW(parameters, lr=self.lr, weight_decay=rules.weight_decay))
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = LambdaLR(adamw, lambda step: poly_factor(step, steps, rules.power))
         return {"optimizer": adamw, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -170,7 +171,7 @@ class LinearProbe(CountsPixels):
         truth = self.target(batch)
         total = F.cross_entropy(self.logits(batch), truth, ignore_index=IGNORE_INDEX, reduction="sum")
         # a batch without any labelled pixel has loss 0, not NaN
-        loss = total / (truth != IGNORE_INDEX).sum().clamp(min=1)
+        loss = divided(total, (truth != IGNORE_INDEX).sum(), over_ranks(self))
         self.log("train/loss", loss, batch_size=len(truth))
         return loss
 

@@ -50,7 +50,10 @@ def pool_labels(mask: Tensor, stride: int, num_classes: int) -> Tensor:
     height, width = (-(-size // stride) for size in mask.shape[1:])
     cell = (images[:, None, None] * height + (rows // stride)[:, None]) * width + columns // stride
     ids = torch.where(mask == IGNORE_INDEX, num_classes, mask)
-    counts = torch.bincount((cell * labels + ids).flatten(), minlength=len(mask) * height * width * labels)
+    # not bincount, which waits for the device to know how much it needs
+    which, most = (cell * labels + ids).flatten(), len(mask) * height * width * labels
+    counts = torch.zeros(most, dtype=torch.int64, device=mask.device)
+    counts.scatter_add_(0, which, counts.new_ones(()).expand_as(which))
     # unique scores: what argmax does with ties depends on the device
     order = labels - 1 - torch.arange(labels, device=mask.device)
     winner = (counts.view(-1, labels) * labels + order).argmax(dim=1).view(len(mask), height, width)

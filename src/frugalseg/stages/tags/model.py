@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from frugalseg.nn.backbone import ResNetStages
+from frugalseg.ops.precision import at_least_float32
 
 
 class TagNet(nn.Module):
@@ -33,6 +35,8 @@ class TagNet(nn.Module):
         self.head = nn.Linear(self.backbone.channels[-1], num_tags)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, num_tags) logits."""
-        logits: Tensor = self.head(self.backbone(image).layer4.mean(dim=(-2, -1)))
-        return logits
+        """(N, 3, H, W) -> (N, num_tags) logits, at least float32: rounded to bfloat16, many scores would tie."""
+        features = self.backbone(image).layer4
+        with torch.autocast(image.device.type, enabled=False):
+            pooled = at_least_float32(features).mean(dim=(-2, -1))
+            return at_least_float32(self.head(pooled.to(self.head.weight.dtype)))

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics.classification import MultilabelAveragePrecision
 
 from frugalseg.batch import TagBatch
+from frugalseg.optim import fused
 from frugalseg.stages.tags.model import TagNet
 
 
@@ -47,9 +48,8 @@ class TagClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW, cosine over all steps."""
-        optimiser = torch.optim.AdamW(
-            self.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"]
-        )
+        h = self.hparams
+        optimiser = fused(torch.optim.AdamW(self.parameters(), lr=h["lr"], weight_decay=h["weight_decay"]))
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
