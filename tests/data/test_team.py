@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from frugalseg.data.meeting import Place, address, cores, find_place
+from frugalseg.data.messages import Messages
 from frugalseg.data.parallel import each_dealt
 from frugalseg.data.team import Team, alone
 from frugalseg.errors import ConfigError, FrugalsegError
@@ -92,6 +93,26 @@ def test_more_ranks_than_items(out, tmp_path):
     ended = run_ranks(4, play, out, {}, {}, 1, [5, 6], folder=tmp_path)
     assert [end.code for end in ended] == [0] * 4, ended
     assert set(owners(out)) == {0, 1}
+
+
+class Late(Messages):
+    """What is said comes between two questions."""
+
+    def __init__(self, said):
+        self.place, self.said, self.asked = Place(1, 2), said, 0
+
+    def has(self, key):
+        self.asked += 1
+        return self.asked > 1 and key in self.said
+
+    def read(self, key):
+        return self.said[key]
+
+
+def test_an_end_that_comes_between_two_questions():
+    assert Late({"end": {"code": 0, "error": ""}}).of_rank_0("end") == {"code": 0, "error": ""}
+    with pytest.raises(FrugalsegError, match="rank 1 of 2: rank 0 stopped: no disk"):
+        Late({"end": {"code": 2, "error": "no disk"}}).of_rank_0("start")
 
 
 def test_ranks_with_processes_of_their_own(out, tmp_path):

@@ -280,25 +280,30 @@ class Watch(Callback):
     """`HalfOperations` of the first training step and of all steps of an evaluation."""
 
     def __init__(self) -> None:
-        self.half = HalfOperations()
+        self.half, self._looks = HalfOperations(), False
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Begin with the first step."""
         if trainer.global_step == 0:
-            self.half.__enter__()
+            self._begin()
 
     def on_before_backward(self, trainer: Trainer, *_: Any) -> None:
         """End before the gradient, whose operations have other names."""
-        if trainer.global_step == 0:
-            self.half.__exit__(None, None, None)
+        self._end()
 
-    def on_validation_batch_start(self, *_: Any) -> None:
-        """Begin."""
+    def _begin(self, *_: Any) -> None:
         self.half.__enter__()
+        self._looks = True
 
-    def on_validation_batch_end(self, *_: Any) -> None:
-        """End."""
-        self.half.__exit__(None, None, None)
+    def _end(self, *_: Any) -> None:
+        """Look no more; a mode that stayed would keep `torch.compile` from compiling in later tests."""
+        if self._looks:
+            self.half.__exit__(None, None, None)
+            self._looks = False
+
+    on_train_batch_end = _end  # where nothing is learned, there is no backward pass
+    on_validation_batch_start = _begin
+    on_validation_batch_end = _end
 
     on_test_batch_start = on_predict_batch_start = on_validation_batch_start
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end

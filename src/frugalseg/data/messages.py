@@ -96,6 +96,8 @@ class Messages:
         deadline = time.monotonic() + limit
         while not self.has(key):
             if self.has("end"):
+                if self.has(key):  # both were written since we asked; the end may itself be what is waited for
+                    break
                 raise FrugalsegError(f"{self._ours()}: rank 0 stopped: {self.read('end')['error']}")
             here = self.has_come(0)
             if (here and self.is_silent(0)) or (not here and time.monotonic() > deadline):
