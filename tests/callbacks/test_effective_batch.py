@@ -3,8 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from frugalseg.callbacks.effective_batch import effective_batch, tell_batch
+from tests.integration.conftest import EXPERIMENTS
 
 
 def fit(batch_size, processes, accumulated):
@@ -37,3 +39,19 @@ def test_a_rate_that_is_meant_for_another_batch_is_mentioned(caplog):
 def test_data_without_batches_say_nothing(caplog):
     trainer = SimpleNamespace(datamodule=None, world_size=2, num_nodes=1, accumulate_grad_batches=1)
     assert tell_batch(trainer, {"batch": 16}) is None and not caplog.records
+
+
+def test_every_full_fit_says_for_which_batch_its_rate_is_meant():
+    """On one process, but for the pre-training that is meant for eight."""
+    stated = {}
+    for path in sorted(
+        path for paper in ("sfc", "cti", "dsmf", "mevt") for path in (EXPERIMENTS / paper).rglob("*.yaml")
+    ):
+        read = yaml.safe_load(path.read_text()) or {}
+        batch = ((read.get("data") or {}).get("init_args") or {}).get("batch_size")
+        task = (read.get("model") or {}).get("class_path", "")
+        if batch and task and not task.endswith(("Retrieval", "ForegroundBaseline", "PrototypeBaseline")):
+            stated[path.relative_to(EXPERIMENTS).as_posix()] = (read["run"].get("batch"), batch)
+    assert stated.pop("mevt/pretrain.yaml") == (1024, 1024 // 8)
+    assert len(stated) > 30
+    assert [name for name, (meant, one) in stated.items() if meant != one] == []

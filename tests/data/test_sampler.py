@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,19 @@ def test_exact_sampler_neither_pads_nor_repeats():
             assert sorted(index for part in parts for index in part) == list(range(n))
             assert all(len(part) == len(list(part)) for part in parts)
             assert all(list(part) == list(range(rank, n, world)) for rank, part in enumerate(parts))
+
+
+def test_exact_sampler_shares_out_by_size():
+    """Two ranks differ by the largest sample at most, which a split that is sorted by size would not keep."""
+    sizes = [1.0, 1, 9, 1, 7, 1, 5, 1, 3]
+    for world in (1, 2, 3):
+        parts = [list(ExactSampler(len(sizes), rank, world, sizes)) for rank in range(world)]
+        assert sorted(index for part in parts for index in part) == list(range(len(sizes)))
+        work = [sum(sizes[index] for index in part) for part in parts]
+        assert max(work) - min(work) <= max(sizes)
+        assert all(sizes[i] >= sizes[j] for part in parts for i, j in pairwise(part))
+    plain = [sum(sizes[index] for index in ExactSampler(len(sizes), rank, 2)) for rank in range(2)]
+    assert max(plain) - min(plain) > max(sizes)
 
 
 def test_a_sampler_keeps_its_own_count_of_epochs():

@@ -34,6 +34,7 @@ def checkpoint(words, tmp_path):
     return str(tmp_path / "runs/mini-sfc/seed0/classify/checkpoints/last.ckpt")
 
 
+@pytest.mark.slow  # `test_ddp_tasks` shows the same of every task without the command line
 def test_predict_writes_each_id_once_and_the_same_maps(words, checkpoint, tmp_path):
     # 23 images do not divide by two
     common = ["--ckpt_path", checkpoint, "--data.init_args.limit", "23"]
@@ -47,6 +48,7 @@ def test_predict_writes_each_id_once_and_the_same_maps(words, checkpoint, tmp_pa
         assert all(np.array_equal(a[key], b[key]) for key in a.files), name
 
 
+@pytest.mark.slow
 def test_validate_counts_every_pixel_once(words, checkpoint, tmp_path):
     common = ["--ckpt_path", checkpoint, "--data.init_args.limit", "23", "--trainer.limit_val_batches", "1.0"]
     assert main(words("validate", *common, "--run.name", "one")) == 0

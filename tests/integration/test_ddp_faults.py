@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from frugalseg.callbacks.ranks import Ranks
 from frugalseg.commands.ranks import lost_rank
@@ -114,6 +115,23 @@ def test_more_ranks_than_images(world):
             data(4, rank).train_dataloader()
     assert [len(data(4, rank).predict_dataloader()) for rank in range(4)] == [1, 1, 1, 0]
     assert [len(data(2, rank).val_dataloader()) for rank in range(2)] == [2, 1]
+
+
+def test_ranks_predict_the_largest_images_first(tmp_path):
+    """Scoring keeps the order of the split."""
+    sizes = {"a": (8, 8), "b": (40, 50), "c": (9, 9), "d": (30, 30)}
+    root = write_voc_world(tmp_path / "VOC2012", images_train=4, images_val=1, seed=0)
+    names = (root / "ImageSets/Segmentation/train.txt").read_text().split()
+    for name, (height, width) in zip(names, sizes.values(), strict=True):
+        Image.new("RGB", (width, height)).save(root / f"JPEGImages/{name}.jpg")
+    made = VOC(root, Tags(crop=8), train_split="train", predict_split="train", num_workers=0)
+
+    def ids(rank, world_size):
+        made.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+        return [item["id"][0] for item in made.predict_dataloader()]
+
+    assert ids(0, 1) == names
+    assert [ids(rank, 2) for rank in (0, 1)] == [[names[1], names[2]], [names[3], names[0]]]
 
 
 @pytest.mark.parametrize(

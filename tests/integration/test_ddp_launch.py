@@ -42,6 +42,7 @@ def assert_same_runs(one, two):
     assert {path.name for path in two.iterdir()} == {"classify", "cam"}  # nothing was moved aside
 
 
+@pytest.mark.slow
 def test_two_nodes_of_slurm_and_torchrun(words, tmp_path):
     """`torchrun.sbatch` as it is; both commands of the chain on both nodes, and a second time there is nothing to do."""
     assert main(chain(words, tmp_path, "one", "--data.init_args.batch_size", "8")) == 0

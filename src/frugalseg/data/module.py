@@ -1,6 +1,7 @@
 """The LightningDataModule that all benchmarks share."""
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from frugalseg.data.description import Description
 from frugalseg.data.episode_table import EpisodeTable
 from frugalseg.data.episodes import Episodes
 from frugalseg.data.few_shot import evaluated, make_table
+from frugalseg.data.io import image_size
 from frugalseg.data.kept import Kept
 from frugalseg.data.loader import (
     EvaluationItems,
@@ -276,8 +278,17 @@ class SegmentationData(LightningDataModule, Description):
                 f"split {self.splits[role]} of {self.root} has {few} to score for {place[1]} processes: lower"
                 " trainer.devices"
             )
+        # scoring takes the order of the split; maps of large images take longer, and are files that know no order
+        by_size = role == "predict" and place[1] > 1 and not isinstance(recipe, Episodes)
+        sizes = [math.prod(image_size(sample.image)) for sample in samples] if by_size else None
         return [
-            Loader(items, sampler=ExactSampler(len(items), *place), batch_size=1, collate_fn=recipe.collate, **loading)
+            Loader(
+                items,
+                sampler=ExactSampler(len(items), *place, sizes),
+                batch_size=1,
+                collate_fn=recipe.collate,
+                **loading,
+            )
             for items in kinds
         ]
 

@@ -3,7 +3,7 @@
 Both derive from DistributedSampler for one reason: Lightning replaces every other sampler under DDP by its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -92,16 +92,19 @@ class ExactSampler(DistributedSampler[int]):
         n: number of samples.
         rank: this process.
         world: number of processes.
+        sizes: of the samples. With them the ranks take turns from the largest down, so that the work of two ranks
+            differs by one sample at most, the largest; None keeps the order.
     """
 
-    def __init__(self, n: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, n: int, rank: int = 0, world: int = 1, sizes: Sequence[float] | None = None) -> None:
         super().__init__(range(n), num_replicas=world, rank=rank, shuffle=False)  # type: ignore[arg-type]
-        self.mine = range(rank, n, world)
+        order = range(n) if sizes is None else sorted(range(n), key=lambda index: -sizes[index])
+        self.mine = order[rank::world]
 
     def __len__(self) -> int:
         """Number of indices of this rank."""
         return len(self.mine)
 
     def __iter__(self) -> Iterator[int]:
-        """Indices rank, rank + world, ..."""
+        """Positions rank, rank + world, ... of the order."""
         return iter(self.mine)
