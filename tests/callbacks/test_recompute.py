@@ -1,5 +1,7 @@
 """Activations made again on the way back: less is kept, and the gradient is the same."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -51,6 +53,73 @@ def test_running_statistics_are_of_the_first_pass_alone(worlds):  # noqa: F811
     task = fit(CASES["tags"], CASES["tags"].data(worlds), 2, Recompute()).task
     counts = {int(m.num_batches_tracked) for m in task.modules() if isinstance(m, _BatchNorm)}
     assert counts == {2}
+
+
+class CountsAlways(nn.SyncBatchNorm):
+    """What `nn.SyncBatchNorm` asks for before it talks to other processes, and a second kind of what may come later."""
+
+    def forward(self, x):
+        if self.training and not isinstance(self.num_batches_tracked, torch.Tensor):
+            raise AssertionError("num_batches_tracked must not be None")
+        return super().forward(x)
+
+
+def steps(net, recompute, momentum, later=lambda net: net):
+    """Two training steps of a copy of a net whose norms are replaced once callbacks have been set up."""
+    net, callback = copy.deepcopy(net), Recompute()
+    for module in net.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = momentum
+    if recompute:
+        callback.setup(None, net, "fit")
+    net = later(net)
+    for step in range(2):
+        net(torch.randn(5, 3, 6, 6, generator=torch.Generator().manual_seed(step))).square().mean().backward()
+    gradients = [p.grad for p in net.parameters()]
+    callback.teardown(None, net, "fit")
+    return net.state_dict(), gradients, {m.momentum for m in net.modules() if isinstance(m, _BatchNorm)}
+
+
+def counts_always(net):
+    """As `convert_sync_batchnorm`, with another class."""
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    for module in net.modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            module.__class__ = CountsAlways
+    return net
+
+
+@pytest.mark.parametrize("momentum", [0.1, 1.0, None])
+@pytest.mark.parametrize("later", [lambda net: net, nn.SyncBatchNorm.convert_sync_batchnorm, counts_always])
+def test_norms_that_are_replaced_after_the_setup_count_once(later, momentum):
+    """`trainer.sync_batchnorm` replaces them then. In one process `nn.SyncBatchNorm` works as its plain kin on a CPU."""
+    torch.manual_seed(0)
+    net = nn.Sequential(*(nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.ReLU()) for _ in range(2)))
+    plain, found = (steps(net, recompute, momentum, later) for recompute in (False, True))
+    assert plain[0].keys() == found[0].keys()
+    assert [key for key, value in found[0].items() if not torch.equal(value, plain[0][key])] == []
+    assert {int(v) for k, v in found[0].items() if k.endswith("num_batches_tracked")} == {2}
+    assert all(torch.equal(a, b) for a, b in zip(found[1], plain[1], strict=True))
+    assert found[2] == {momentum}
+
+
+def test_norms_are_themselves_again_after_an_error_on_the_way_back():
+    class Fails(nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls == 2:
+                raise RuntimeError("no memory")
+            return x
+
+    net, callback = nn.Sequential(nn.Sequential(nn.BatchNorm1d(3), Fails(), nn.Linear(3, 3))), Recompute()
+    callback.setup(None, net, "fit")
+    counter = net[0][0].num_batches_tracked
+    with pytest.raises(RuntimeError, match="no memory"):
+        net(torch.rand(4, 3, requires_grad=True)).sum().backward()
+    callback.on_exception(None, net, RuntimeError())
+    assert net[0][0].num_batches_tracked is counter and int(counter) == 1 and net[0][0].momentum == 0.1
 
 
 def test_less_is_kept():

@@ -34,6 +34,8 @@ class Compile(Callback):
         if stage != "fit":
             return
         for owner, name in hot_methods(pl_module):
+            if name in vars(owner):  # another one has compiled it: an overlay that was given twice
+                continue
             compiled = torch.compile(
                 getattr(owner, name),
                 backend=self.backend,

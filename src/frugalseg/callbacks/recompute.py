@@ -63,9 +63,10 @@ def blocks(net: nn.Module) -> list[nn.Module]:
 def _forgetful(block: nn.Module) -> Callable[..., Any]:
     """The forward pass of a block that keeps nothing but its inputs."""
     plain: Callable[..., Any] = block.forward
-    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
 
     def forward(*inputs: Any, **named: Any) -> Any:
+        # looked for here, as `trainer.sync_batchnorm` puts others in their places after `setup`
+        norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
         counting = [norm for norm in norms if norm.training and norm.track_running_stats]
         if not torch.is_grad_enabled() or (counting and torch.compiler.is_compiling()):
             return plain(*inputs, **named)
@@ -85,8 +86,9 @@ def _contexts(norms: Sequence[_BatchNorm]) -> tuple[AbstractContextManager[None]
 def _still(norms: Sequence[_BatchNorm]) -> Iterator[None]:
     """Let batch normalisation count nothing: its statistics have seen this batch."""
     kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+    for norm, _, tracked in kept:
+        # a counter that nobody reads, since `nn.SyncBatchNorm` refuses to work without any
+        norm.momentum, norm.num_batches_tracked = 0.0, None if tracked is None else torch.zeros_like(tracked)
     try:
         yield
     finally:
