@@ -4,6 +4,7 @@ import errno
 import logging
 import multiprocessing
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +143,13 @@ DAMAGE = {
     "a byte short": lambda data: data[:-1],
     "longer": lambda data: data + b"x",
     "something else": lambda data: b"x" * len(data),
+    "zeroed tail": lambda data: data[:-600] + bytes(600),
+    "zeroed data, checksum whole": lambda data: data[:-604] + bytes(600) + data[-4:],
+    "zeroed page": lambda data: data[:4224] + bytes(4096) + data[8320:],
+    "pages swapped": lambda data: data[:128] + data[4224:8320] + data[128:4224] + data[8320:],
+    "another shape": lambda data: data.replace(b"(60, 70, 3)", b"(70, 60, 3)"),
+    "a shape beyond memory": lambda data: data.replace(b" 3), }" + b" " * 12, b" 3" + b"0" * 12 + b"), }"),
+    "of the earlier form": lambda data: data[:-4],
     "other numbers": lambda data: data.replace(b"|u1", b"|i1"),
 }
 
@@ -149,14 +157,53 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_entry_is_made_again(jpeg, tmp_path, damage, caplog):
     kept = Kept(tmp_path / "kept")
+    Image.fromarray(picture(60, 70, 0)).save(jpeg)  # of several pages
     whole = read_image(jpeg, keep=kept)
     (entry,) = entries(tmp_path / "kept")
     good = entry.read_bytes()
+    assert DAMAGE[damage](good) != good
     entry.write_bytes(DAMAGE[damage](good))
     with caplog.at_level(logging.WARNING):
         assert np.array_equal(read_image(jpeg, keep=kept), whole)
     assert str(entry) in caplog.text and str(jpeg) in caplog.text
     assert entry.read_bytes() == good
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (7,), (1, 1, 1), (64, 64), (65, 63)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_whatever_is_made_is_kept(jpeg, tmp_path, shape, order):
+    """Data of less than a page, of whole pages and of more, and arrays that lie otherwise in memory."""
+    kept = Kept(tmp_path / "kept")
+    made = np.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8), order=order)
+    kept(jpeg, "some", lambda: made)
+    found = kept(jpeg, "some", lambda: made + 1)
+    assert np.array_equal(found, made) and found.flags.writeable
+
+
+def test_no_byte_can_change_unseen(jpeg, tmp_path):
+    kept = Kept(tmp_path / "kept")
+    whole = read_image(jpeg, keep=kept)
+    (entry,) = entries(tmp_path / "kept")
+    good, rng = entry.read_bytes(), np.random.default_rng(0)
+    for at in (*range(128), *rng.integers(128, len(good), 100), *range(len(good) - 4, len(good))):
+        entry.write_bytes(good[:at] + bytes([good[at] ^ (1 << rng.integers(8))]) + good[at + 1 :])
+        assert np.array_equal(read_image(jpeg, keep=kept), whole), at
+
+
+def test_other_rules_of_ours_are_other_entries(jpeg, tmp_path, monkeypatch):
+    kept = Kept(tmp_path / "kept")
+    before = kept.place(jpeg, "image")
+    monkeypatch.setattr("frugalseg.data.kept.FORMAT", -1)
+    assert kept.place(jpeg, "image") != before
+
+
+def test_files_of_a_folder_that_each_run_writes_anew_are_not_kept(tmp_path):
+    (tmp_path / "run").mkdir()
+    kept = Kept(tmp_path / "kept", passing=tmp_path / "run")
+    for mask, count in ((tmp_path / "run" / "a.png", 0), (tmp_path / "a.png", 1)):
+        Image.fromarray(np.full((2, 3), 5, np.uint8)).save(mask)
+        assert read_mask(mask, 6, keep=kept).tolist() == [[5] * 3] * 2
+        assert len(entries(tmp_path / "kept")) == count
 
 
 def test_colours_of_another_table_are_other_values(tmp_path):
@@ -234,6 +281,9 @@ def test_a_full_disk_is_one_clear_line(voc_root, tmp_path, monkeypatch, workers)
     assert str(error.value) == (
         f"{tmp_path / 'kept'}: the disk is full; free some space or set data.cache to null, and run the command again"
     )
+    end = time.monotonic() + 30  # a worker reads ahead, and may be in the middle of the next file
+    while entries(tmp_path / "kept") and time.monotonic() < end:
+        time.sleep(0.05)
     assert not entries(tmp_path / "kept")
 
 

@@ -12,6 +12,7 @@ from frugalseg.data.base import Sample
 from frugalseg.data.io import read_header, read_image, write_mask
 from frugalseg.data.picture import Picture, coarsest
 from frugalseg.data.sampler import draw_rng
+from frugalseg.data.view_boxes import shared_area
 from frugalseg.errors import ConfigError, ImageError
 from frugalseg.ops.palette import voc_palette
 from tests.data.conftest import picture
@@ -107,6 +108,31 @@ def test_boxes_are_those_of_the_pixels(ramps, size):
             assert torch.equal(item[key], before[key])
         assert (item["box"] - before["box"]).abs().max() < 8
     assert moved and wrong > 0.9  # boxes as drawn would be wrong: the test can tell
+
+
+def test_views_overlap_as_much_when_edges_are_rounded(ramps):
+    """The rule is met by the boxes that are given, at a smaller factor where rounding by the largest would break it."""
+    sample = ramps("jpg", 613, 490)
+    recipe = Views(**{**VIEWS, "global_size": 32, "local_size": 12, "local_views": 6}, scaled=True)
+    size, sides = (613, 490), [32] * 2 + [12] * 6
+    least = size[0] * size[1] * np.array([0.02, 0.01])
+    pairs = [(0, 1)] + [(number, other) for number in range(2, 8) for other in (0, 1)]
+
+    def short(boxes):
+        shared = [shared_area(*(tuple(boxes[number].tolist()) for number in pair)) for pair in pairs]
+        return shared[0] <= least[0] or min(shared[1:]) <= least[1]
+
+    drawn = {number: recipe.boxes.draw(size, draw_rng(0, number)) for number in range(600)}
+    assert not any(short(boxes) for boxes in drawn.values())
+    alone = {number: coarsest(boxes, sides, size) for number, boxes in drawn.items()}
+    wrong = [number for number, (_, boxes) in alone.items() if short(boxes)]
+    assert wrong  # rounding alone breaks the rule
+    for number in (*wrong, *(set(range(5)) - {*wrong})):
+        boxes = recipe.train_item(sample, CLASSES, draw_rng(0, number))["box"].numpy()
+        assert not short(boxes)
+        factors = [f for f in (8, 4, 2, 1) if (boxes % f == 0).all() and np.abs(boxes - drawn[number]).max() < f]
+        assert number not in wrong or factors[0] < alone[number][0]
+        assert number in wrong or np.array_equal(boxes, alone[number][1])
 
 
 def test_points_of_two_views_stay_matched(ramps):

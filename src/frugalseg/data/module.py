@@ -62,7 +62,8 @@ class SegmentationData(LightningDataModule, Description):
         pseudo_labels: folder of masks that replace the training split's.
         limit: use only the first so many samples of each split; for smoke runs.
         cache: folder for decoded images and masks, shared by any number of runs and data sets, see `Kept`; batches stay
-            the same. Needs 0.7 MB a VOC image and 8 MB a Cityscapes frame. None keeps nothing.
+            the same. Needs 0.7 MB a VOC image and 8 MB a Cityscapes frame. None keeps nothing. Pseudo
+            labels, which change with every run, are not kept.
     """
 
     def __init__(
@@ -94,7 +95,8 @@ class SegmentationData(LightningDataModule, Description):
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
         settings.at_least("data.seed", self.seed, 0)
         self.pseudo_labels = pseudo_labels
-        self.keep = None if cache is None else Kept(Path(cache))
+        passing = None if pseudo_labels is None else Path(pseudo_labels)
+        self.keep = None if cache is None else Kept(Path(cache), passing)
         self.classes: ClassTable = self.describe()
         self._samples: dict[str, list[Sample]] = {}
         self._tables: dict[str, EpisodeTable] = {}

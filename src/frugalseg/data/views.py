@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, cast
 
 import cv2
@@ -22,7 +23,7 @@ from frugalseg.data.picture import Picture
 from frugalseg.data.recipes import Item, Recipe, Triple
 from frugalseg.data.resized_crop import resized
 from frugalseg.data.transforms import ColourChanges
-from frugalseg.data.view_boxes import BoxRule
+from frugalseg.data.view_boxes import Box, BoxRule, shared_area
 from frugalseg.errors import ConfigError
 
 Colour = Literal["cpu", "device", "none"]
@@ -49,7 +50,7 @@ class Views(Recipe):
         mean: channel means on the scale 0..1.
         std: channel standard deviations.
         scaled: decode JPEGs at the part of their size that all views of a draw allow; see `picture`. Boxes, rounded to
-            that part's pixels, are those of the pixels all the same.
+            that part's pixels, are those of the pixels all the same, and share as much.
 
     Raises:
         ConfigError: settings that no image can satisfy.
@@ -119,7 +120,8 @@ class Views(Recipe):
         flips = rng.random(len(boxes)) < self.flip
         parameters = None if colour == "none" else self.rule.draw(len(boxes), rng)
         targets = [target for canvas in canvases for target in canvas.numpy()]
-        crops, boxes = picture.crops(boxes, [target.shape[1] for target in targets])
+        fits = partial(self._share_enough, picture.size)
+        crops, boxes = picture.crops(boxes, [target.shape[1] for target in targets], fits)
         for number, (crop, target) in enumerate(zip(crops, targets, strict=True)):
             view = resized(crop, target.shape[1])
             if colour == "cpu" and parameters is not None:
@@ -141,3 +143,11 @@ class Views(Recipe):
         if colour == "device" and parameters is not None:
             item["colour"] = torch.from_numpy(parameters)
         return item
+
+    def _share_enough(self, size: tuple[int, int], boxes: NDArray[np.int64]) -> bool:
+        """Whether boxes share what `BoxRule` asks for after their edges have moved."""
+        first, second, *others = [cast(Box, tuple(box)) for box in boxes.tolist()]
+        area, rule = size[0] * size[1], self.boxes
+        return shared_area(first, second) > area * rule.overlap_global and all(
+            shared_area(box, each) > area * rule.overlap_local for box in others for each in (first, second)
+        )

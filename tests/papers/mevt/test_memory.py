@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from frugalseg.papers.mevt.memory import Fifo
 from frugalseg.papers.mevt.terms import Moment
@@ -54,6 +55,14 @@ def test_checkpoints_hold_it():
     queue, other = Fifo(5, 2), Fifo(5, 2)
     queue.push(rows(3, 1))
     other.load_state_dict(queue.state_dict())
+    assert torch.equal(other.latest(), queue.latest()) and len(other.latest()) == 3
+
+
+def test_a_full_queue_forgets_that_it_was_when_a_less_full_one_is_loaded():
+    queue, other = Fifo(5, 2), Fifo(5, 2, full=True)
+    queue.push(rows(3, 1))
+    assert len(other.latest()) == 5
+    nn.ModuleList([other]).load_state_dict(nn.ModuleList([queue]).state_dict())  # as a part of a task
     assert torch.equal(other.latest(), queue.latest()) and len(other.latest()) == 3
 
 

@@ -1,5 +1,7 @@
 """What losses remember from step to step: centres of the teacher's outputs, and queues. Equal on all ranks."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -24,12 +26,16 @@ class Fifo(nn.Module):
         self.register_buffer("filled", torch.tensor(size if full else 0))
         self._is_full = False
 
+    def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
+        super()._load_from_state_dict(*arguments, **named)
+        self._is_full = False  # what has been loaded may be less full
+
     def latest(self) -> Tensor:
         """(n, width) rows that there are."""
         if self._is_full:
             return self.rows
         filled = int(self.filled)
-        # once full it stays full: the device is asked no more
+        # once full it stays full until a checkpoint is loaded: the device is asked no more
         self._is_full = filled == len(self.rows)
         return self.rows[len(self.rows) - filled :]
 
