@@ -19,7 +19,7 @@ from frugalseg.run import write_text
 from tests.benchmark.measure import REPOSITORY, Group, Skip
 from tests.benchmark.picture import draw
 from tests.benchmark.registry import GROUPS
-from tests.benchmark.rows import THREADS, Record, machine, merge, read, record
+from tests.benchmark.rows import NOT_TOLD, THREADS, Record, machine, merge, read, record, record_or_reason
 from tests.benchmark.tables import missed, page, page_lines, table
 
 MARKS = "<!-- benchmark: begin (python -m tests.benchmark --into) -->", "<!-- benchmark: end -->"
@@ -31,12 +31,7 @@ def run_group(group: Group, only: str, quick: bool) -> list[Record]:
     began = time.perf_counter()
     try:
         values = group.run(quick)
-        found = [
-            record(row, values[row.id], quick)
-            if row.id in values
-            else record(row, None, quick) | {"skipped": "not told here"}
-            for row in wanted
-        ]
+        found = [record_or_reason(row, values.get(row.id, NOT_TOLD), quick) for row in wanted]
     except Skip as absent:
         return [record(row, None, quick) | {"skipped": str(absent)} for row in wanted]
     except Exception as failure:

@@ -15,8 +15,16 @@ from torch.nn.utils import clip_grad_norm_
 
 from frugalseg.optim import fused
 from frugalseg.papers.cti import CTI
-from tests.benchmark.device import gpu_device, name_of, peak_bytes, wait_for
-from tests.benchmark.measure import Measured, in_fresh_process, interleave, last_line_of, peak_memory, ratio
+from tests.benchmark.device import AS_IT_IS, Context, gpu_device, half_precision, name_of, peak_bytes, wait_for
+from tests.benchmark.measure import (
+    Measured,
+    device_ratio,
+    in_fresh_process,
+    interleave,
+    last_line_of,
+    peak_memory,
+    ratio,
+)  # fmt: skip
 from tests.papers.cti.naive import NaiveCTI, NaiveMemory, train_step
 
 CLASSES, BATCH = 20, 2
@@ -53,12 +61,14 @@ def make_optimiser(net: torch.nn.Module) -> torch.optim.Optimizer:
     return fused(torch.optim.AdamW(net.parameters(), lr=1e-9, weight_decay=0.05))
 
 
-def task_step(task: CTI, batch: Batch) -> Work:
-    """The full training step of the task, without Lightning."""
+def task_step(task: CTI, batch: Batch, context: Context = AS_IT_IS) -> Work:
+    """The full training step of the task, without Lightning; `context` is around forward pass and losses."""
     optimiser = make_optimiser(task.net)
 
     def run() -> None:
-        task.losses(*batch).total.backward()
+        with context:
+            total = task.losses(*batch).total
+        total.backward()
         clip_grad_norm_(task.net.parameters(), 5.0)
         optimiser.step()
         optimiser.zero_grad()
@@ -166,6 +176,7 @@ def seed_over_two(quick: bool) -> dict[str, Measured]:
 def gpu(quick: bool) -> dict[str, Measured]:
     """bf16, 64 images of 224 x 224."""
     device, size = gpu_device(), 2 if quick else 64
+    half = half_precision(device)
     task, batch = make_task(quick).to(device), make_batch(64 if quick else 224, size, device)
     tokens = task.net.start(batch.view1)[0].detach()
     # what the step asks of the blocks: both views up to the infusion, four passes behind it
@@ -174,20 +185,21 @@ def gpu(quick: bool) -> dict[str, Measured]:
 
     def blocks_alone() -> None:
         for block, width in zip(task.net.blocks, widths, strict=True):
-            block(x[width // 4]).mean().backward()
+            with half:
+                total = block(x[width // 4]).mean()
+            total.backward()
         task.zero_grad()
 
     def timed(work: Work) -> Work:
         def run() -> None:
-            with torch.autocast(device, torch.bfloat16):
-                work()
+            work()
             wait_for(device)
 
         return run
 
-    sides = {"step": timed(task_step(task, batch)), "blocks": timed(blocks_alone)}
+    sides = {"step": timed(task_step(task, batch, half)), "blocks": timed(blocks_alone)}
     times = interleave(sides, 1 if quick else 20)
-    share, note = ratio(times, "blocks", "step"), name_of(device)
+    share, note = device_ratio(times, "blocks", "step"), name_of(device)
     peak = peak_bytes(device, sides["step"])
     return {
         "cti.gpu_images_per_s": Measured(size / min(wall for wall, _ in times["step"]), note),

@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import torch
 from PIL import Image
 
 from frugalseg.data.base import Sample
@@ -21,6 +20,7 @@ from frugalseg.data.recipes import Recipe, Segment, Tags
 from frugalseg.data.sampler import TrainSampler, draw_rng
 from frugalseg.data.views import Views
 from tests.benchmark.data import CLASSES, CROP, REAL, find_images, mask_of
+from tests.benchmark.device import gpu_device, wait_for
 from tests.benchmark.measure import Measured, interleave, ratio
 from tests.benchmark.sfc import FRESH, Batch, make_batch, make_task, sfc_step
 
@@ -177,9 +177,18 @@ def _drain(batches: TrainLoader) -> None:
 
 
 def loading_share(quick: bool) -> dict[str, Measured]:
-    """Part of SFC's training steps that is waiting for the next batch, without a worker and with one."""
-    crop, steps = (64, 2) if quick else (256, 3)
-    device = "cuda" if torch.cuda.is_available() and not quick else "cpu"
+    """Part of SFC's training steps that is waiting for the next batch, on a CPU whatever else is there."""
+    return {f"data.loading_share{name}": found for name, found in _shares("cpu", quick, 3).items()}
+
+
+def gpu(quick: bool) -> dict[str, Measured]:
+    """The same of steps on a GPU, which leave the loader less time."""
+    return {f"data.gpu_loading_share{name}": found for name, found in _shares(gpu_device(), quick, 30).items()}
+
+
+def _shares(device: str, quick: bool, steps: int) -> dict[str, Measured]:
+    """With one worker (no suffix) and without."""
+    crop, steps = (64, 2) if quick else (256, steps)
     found = {}
     with photos(quick, 60) as (samples, note):
         task = make_task(crop, device)
@@ -190,7 +199,7 @@ def loading_share(quick: bool) -> dict[str, Measured]:
                 device,
             )
             remark = f"{note}; ResNet-50, {crop} pixels, {FRESH} fresh images a step, on {device}"
-            found[f"data.loading_share{name}"] = Measured(100 * share, remark)
+            found[name] = Measured(100 * share, remark)
     return found
 
 
@@ -205,10 +214,10 @@ def _waiting(step: Callable[[], None], batches: TrainLoader, device: str) -> flo
             batch[key].to(device, non_blocking=True)
         if number == 0:
             step()
+            wait_for(device)
             began = clock()
             continue
         waited += clock() - asked
         step()
-        if device != "cpu":
-            torch.cuda.synchronize()
+        wait_for(device)
     return waited / (clock() - began)

@@ -1,8 +1,10 @@
 """The device of the GPU rows: a GPU, or, to test that they run at all, the CPU in its place."""
 
+import gc
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -10,6 +12,14 @@ from tests.benchmark.measure import Skip
 
 VARIABLE = "FRUGALSEG_GPU_ROWS"
 """Set to `cpu`, it puts the CPU in the GPU's place."""
+Context = AbstractContextManager[object]
+AS_IT_IS: Context = nullcontext()
+"""Float32: a step's forward pass and losses run as they are written."""
+
+
+def half_precision(device: str) -> Context:
+    """What the Trainer's `bf16-mixed` puts around `training_step`, forward pass and losses: the rest is outside."""
+    return torch.autocast(device, torch.bfloat16, cache_enabled=False)
 
 
 def gpu_device() -> str:
@@ -32,6 +42,13 @@ def wait_for(device: str) -> None:
     """Until the device has done what it was given."""
     if device == "cuda":
         torch.cuda.synchronize()
+
+
+def free(device: str) -> None:
+    """Hand back what nothing refers to any more."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def peak_bytes(device: str, work: Callable[[], object]) -> int | None:

@@ -16,6 +16,7 @@ from frugalseg.ops.prototypes import prior_mask
 from frugalseg.optim import fused, trainable
 from frugalseg.papers.dsmf.graph import GraphUnit
 from frugalseg.papers.dsmf.task import DSMF
+from tests.benchmark.device import AS_IT_IS, Context
 from tests.benchmark.measure import Measured, in_fresh_process, interleave, peak_memory, ratio
 
 Work = Callable[[], object]
@@ -60,15 +61,17 @@ def make_batch(size: int, device: str = "cpu", episodes: int = BATCH, shots: int
     }  # fmt: skip
 
 
-def task_step(task: DSMF, batch: EpisodeBatch) -> Work:
-    """The full training step of the task, without Lightning."""
+def task_step(task: DSMF, batch: EpisodeBatch, context: Context = AS_IT_IS) -> Work:
+    """The full training step of the task, without Lightning; `context` is around forward pass and losses."""
     parameters = trainable(task.parameters())
     # a rate near zero: random weights must not run away, and a step costs the same at any rate
     optimiser = fused(torch.optim.SGD(parameters, lr=1e-9, momentum=0.9, weight_decay=1e-4))
 
     def run() -> None:
-        episode = task.net(batch["query_image"], batch["support_images"], batch["support_masks"])
-        task.losses(episode, batch["query_mask"]).total.backward()
+        with context:
+            episode = task.net(batch["query_image"], batch["support_images"], batch["support_masks"])
+            total = task.losses(episode, batch["query_mask"]).total
+        total.backward()
         clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         optimiser.zero_grad()

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 
-from tests.benchmark.measure import Measured
+from tests.benchmark.measure import Measured, Rows, Skip
 
 
 def hangs(quick: bool) -> Iterator[dict[str, Measured]]:
@@ -14,3 +14,7 @@ def hangs(quick: bool) -> Iterator[dict[str, Measured]]:
 def fails(quick: bool) -> Iterator[dict[str, Measured]]:
     yield {"a.first": Measured(1.0)}
     raise RuntimeError("the card is on fire")
+
+
+def lacks_one(quick: bool) -> Rows:
+    return {"a.first": Skip("out of memory"), "a.second": Measured(2.0)}

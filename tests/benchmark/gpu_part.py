@@ -10,7 +10,7 @@ from dataclasses import asdict
 import cv2
 import torch
 
-from tests.benchmark.measure import Group, Skip
+from tests.benchmark.measure import Group, Measured, Skip
 from tests.benchmark.rows import THREADS
 
 SKIPPED = "skipped"
@@ -26,8 +26,9 @@ def main(argv: list[str] | None = None) -> None:
     cv2.setNumThreads(0)
     try:
         for rows in Group(options.function, of=options.of).stream(options.quick):
-            for name, measured in rows.items():
-                print(json.dumps({"id": name, **asdict(measured)}), flush=True)
+            for name, found in rows.items():
+                told = asdict(found) if isinstance(found, Measured) else {SKIPPED: str(found)}
+                print(json.dumps({"id": name, **told}), flush=True)
     except Skip as absent:
         print(json.dumps({SKIPPED: str(absent)}), flush=True)
 

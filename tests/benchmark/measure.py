@@ -21,7 +21,7 @@ Times = dict[str, list[tuple[float, float]]]
 
 
 class Skip(Exception):
-    """Rows cannot be measured here, for the reason given."""
+    """Rows cannot be measured here, for the reason given: raised, of a whole group; in a row's place, of that row."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ class Measured:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+Rows = dict[str, Measured | Skip]
+"""Id -> what was measured, or why this row alone was not."""
+
+
 class Group:
     """Rows that come out of one run of `work`, a function named as `module:function`.
 
@@ -62,11 +66,11 @@ class Group:
     def __init__(self, work: str, *rows: Row, of: str | None = None, slow: bool = False) -> None:
         self.work, self.rows, self.of, self.slow = work, rows, of, slow
 
-    def run(self, quick: bool) -> dict[str, Measured]:
+    def run(self, quick: bool) -> Rows:
         """A value per id of `rows`."""
         return {key: row for rows in self.stream(quick) for key, row in rows.items()}
 
-    def stream(self, quick: bool) -> Iterator[dict[str, Measured]]:
+    def stream(self, quick: bool) -> Iterator[Rows]:
         """The same as it comes: some functions give their rows one after the other."""
         module, _, function = self.work.partition(":")
         measure = getattr(import_module(module), function)
@@ -114,6 +118,12 @@ def ratio(times: Times, over: str, under: str) -> Measured:
         "rounds": len(pairs),
     }
     return Measured(median(walls), extra=extra)
+
+
+def device_ratio(times: Times, over: str, under: str) -> Measured:
+    """The same where a GPU works on one side or both, whose time is nobody's CPU time: without keys that tell of it."""
+    plain = ratio(times, over, under)
+    return Measured(plain.value, extra={k: v for k, v in plain.extra.items() if k not in ("cpu_value", "best_value")})
 
 
 def peak_memory(work: Callable[[], object]) -> int:

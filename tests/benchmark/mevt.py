@@ -24,6 +24,7 @@ from frugalseg.papers.mevt.step import find_matches, look, seeds_of
 from frugalseg.papers.mevt.student import Student
 from frugalseg.papers.mevt.task import Pretrain
 from frugalseg.papers.mevt.terms import Moment
+from tests.benchmark.device import AS_IT_IS, Context
 from tests.benchmark.measure import REPOSITORY, Measured, interleave, ratio
 from tests.ops.test_assignment import slow_sinkhorn
 from tests.papers.mevt.test_losses import slow_contrast
@@ -84,14 +85,22 @@ def finish(task: Pretrain, clip: float) -> Work:
     return run
 
 
-def task_step(task: Pretrain, batch: ViewsBatch, clip: float = 3.0) -> Work:
-    """The full training step of the task, without Lightning; every step draws other points."""
+def task_step(task: Pretrain, batch: ViewsBatch, clip: float = 3.0, context: Context = AS_IT_IS) -> Work:
+    """The full training step of the task, without Lightning; every step draws other points.
+
+    Args:
+        task: whose step it is.
+        batch: the views.
+        clip: largest norm of the gradient.
+        context: around forward pass and losses.
+    """
     end, steps = finish(task, clip), iter(range(1 << 30))
 
     def run() -> None:
         moment = Moment(task.hparams["teacher_temperature"][0], seeds_of(batch["id"], next(steps), 0))
-        terms = task.terms(batch, moment)
-        task.method.update(terms, moment)
+        with context:
+            terms = task.terms(batch, moment)
+            task.method.update(terms, moment)
         terms.total.backward()
         end()
 

@@ -3,11 +3,10 @@
 `mevt_s` learns by all of MEVT's terms, the transformer by DINO's alone, with the same heads and crops.
 """
 
-import gc
 from collections.abc import Callable, Sequence
 from math import prod
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,7 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from frugalseg.batch import ViewsBatch
 from frugalseg.data.views import Views
 from frugalseg.papers.mevt.task import Pretrain
-from tests.benchmark.measure import Measured, Skip, Times, interleave, ratio
+from tests.benchmark.device import free, gpu_device, half_precision, name_of, peak_bytes, wait_for
+from tests.benchmark.gpu_rates import matrix_rate, side_of
+from tests.benchmark.measure import Measured, device_ratio, interleave, ratio
 from tests.benchmark.mevt import make_batch, task_step
 
 Work = Callable[[], object]
@@ -54,36 +55,36 @@ def images_per_second(quick: bool) -> dict[str, Measured]:
         f"mevt.images_per_second_{name}": Measured(images / median(cpu for _, cpu in times[name]), f"batch {images}")
         for name in NETS
     }
-    return rows | {"mevt.mevt_s_over_dino": _speed_ratio(times)}
-
-
-def _speed_ratio(times: Times) -> Measured:
-    """Images/s of MEVT over DINO's: seconds the other way round."""
-    return ratio(times, "dino_vit_s16", "mevt_s")
+    # images/s of MEVT over DINO's: seconds the other way round
+    return rows | {"mevt.mevt_s_over_dino": ratio(times, "dino_vit_s16", "mevt_s")}
 
 
 # ---------------------------------------------------------------------- a GPU
 
 
-def in_half_precision(work: Work, device: str) -> Work:
-    """bf16 as the trainer's `bf16-mixed`; waits for the device."""
+class Operations(NamedTuple):
+    """Multiplications and additions of a step: of convolutions, and of matrix products and attention.
+
+    In float32 PyTorch runs the first as TF32 by default, the others in true float32.
+    """
+
+    convolutions: float
+    products: float
+
+    @property
+    def total(self) -> float:
+        return self.convolutions + self.products
+
+
+def half_step(name: str, batch: ViewsBatch, device: str, quick: bool) -> Work:
+    """A step as under the Trainer's `bf16-mixed`, waited for."""
+    step = task_step(make_task(name, quick).to(device), batch, context=half_precision(device))
 
     def run() -> None:
-        with torch.autocast(device, torch.bfloat16):
-            work()
-        if device == "cuda":
-            torch.cuda.synchronize()
+        step()
+        wait_for(device)
 
     return run
-
-
-def matrix_rate(device: str, side: int) -> float:
-    """Multiplications and additions per second of square bf16 matrices, the best of several runs."""
-    one, two = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
-    out = torch.empty_like(one)
-    work = in_half_precision(lambda: torch.mm(one, two, out=out), device)
-    times = interleave({"product": work}, 10, {"product": 5})
-    return 2 * side**3 / min(wall for wall, _ in times["product"])
 
 
 def convolution_backward(slope: Shape, x: Shape, weight: Shape, *rest: Any, out_shape: object = None) -> int:
@@ -99,46 +100,44 @@ def convolution_backward(slope: Shape, x: Shape, weight: Shape, *rest: Any, out_
     return 2 * prod(slope) * prod(weight[1:]) * sum(rest[-1][:2])
 
 
-def operations(work: Work) -> int:
-    """Multiplications and additions of matrix products, convolutions and attention of a step."""
+def operations(work: Work) -> Operations:
+    """Counted while `work` runs once."""
     counted = {torch.ops.aten.convolution_backward: convolution_backward}
     with FlopCounterMode(display=False, custom_mapping=counted) as counter:
         work()
-    return int(counter.get_total_flops())
+    found = counter.get_flop_counts().get("Global", {})
+    convolutions = sum(count for operator, count in found.items() if "convolution" in str(operator))
+    return Operations(convolutions, counter.get_total_flops() - convolutions)
 
 
-def peak_of(name: str, batch: ViewsBatch, quick: bool) -> int:
-    """Bytes of the device at most, with no other net on it."""
-    step = in_half_precision(task_step(make_task(name, quick).cuda(), batch), "cuda")
+def peak_of(name: str, batch: ViewsBatch, device: str, quick: bool) -> int | None:
+    """Bytes of the device at most, with no other net on it; None where no device tells."""
+    step = half_step(name, batch, device, quick)
     step()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    peak = torch.cuda.max_memory_allocated()
+    peak = peak_bytes(device, step)
     del step
-    gc.collect()
-    torch.cuda.empty_cache()
+    free(device)
     return peak
 
 
 def gpu(quick: bool) -> dict[str, Measured]:
     """bf16, 64 images a step."""
-    if not torch.cuda.is_available():
-        raise Skip("no GPU")
-    images = 4 if quick else 64
-    batch, note = make_views(images, quick, "cuda"), f"batch {images}, {torch.cuda.get_device_name()}"
-    peaks = {name: peak_of(name, batch, quick) for name in NETS}
-    return speeds("cuda", batch, note, quick) | {
-        f"mevt.gpu_peak_memory_{name}": Measured(peak / 1e6, note) for name, peak in peaks.items()
+    device, images = gpu_device(), 4 if quick else 64
+    batch, note = make_views(images, quick, device), f"batch {images}, {name_of(device)}"
+    peaks = {name: peak_of(name, batch, device, quick) for name in NETS}
+    return speeds(device, batch, note, quick) | {
+        f"mevt.gpu_peak_memory_{name}": Measured(peak / 1e6, note) for name, peak in peaks.items() if peak is not None
     }
 
 
 def speeds(device: str, batch: ViewsBatch, note: str, quick: bool) -> dict[str, Measured]:
     """Images per second, and what part of the device's matrix rate that is."""
-    rate = matrix_rate(device, 256 if quick else 8192)
-    sides = {name: in_half_precision(task_step(make_task(name, quick).to(device), batch), device) for name in NETS}
-    counts = {name: operations(work) for name, work in sides.items()}
+    rate = matrix_rate(device, "bf16", side_of(quick))
+    sides = {name: half_step(name, batch, device, quick) for name in NETS}
+    counts = {name: operations(work).total for name, work in sides.items()}
     times = interleave(sides, 1 if quick else 10)
-    rows = {"mevt.gpu_mevt_s_over_dino": _speed_ratio(times)}
+    # images/s of MEVT over DINO's: seconds the other way round
+    rows = {"mevt.gpu_mevt_s_over_dino": device_ratio(times, "dino_vit_s16", "mevt_s")}
     for name in NETS:
         seconds = median(wall for wall, _ in times[name])
         extra = {"operations": counts[name], "matrix_rate": round(rate)}

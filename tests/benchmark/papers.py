@@ -13,6 +13,7 @@ from torch import set_num_threads
 
 from frugalseg.callbacks.layout import lay_out
 from tests.benchmark import cti, dsmf, mevt, mevt_speed, sfc
+from tests.benchmark.device import AS_IT_IS, Context
 from tests.benchmark.measure import Measured, in_fresh_process, interleave, peak_memory
 
 Work = Callable[[], object]
@@ -32,23 +33,33 @@ class Step(NamedTuple):
     task: LightningModule
 
 
-def sfc_step(quick: bool, device: str = "cpu", fresh: int = sfc.FRESH, channels_last: bool = False) -> Step:
+def sfc_step(
+    quick: bool, device: str = "cpu", fresh: int = sfc.FRESH, channels_last: bool = False, context: Context = AS_IT_IS
+) -> Step:
     crop = 64 if quick else 256
     task = sfc.make_task(crop, device, **(sfc.QUICK if quick else {}))
     batch = sfc.Batch(**laid_out(sfc.make_batch(crop, device, fresh)._asdict(), channels_last))
-    return Step(sfc.sfc_step(task, batch), fresh + task.hparams["bank_draws"], task)
+    return Step(sfc.sfc_step(task, batch, context=context), fresh + task.hparams["bank_draws"], task)
 
 
-def cti_step(quick: bool, device: str = "cpu", size: int = cti.BATCH, channels_last: bool = False) -> Step:
+def cti_step(
+    quick: bool, device: str = "cpu", size: int = cti.BATCH, channels_last: bool = False, context: Context = AS_IT_IS
+) -> Step:
     task = cti.make_task(quick).to(device)
     batch = cti.Batch(**laid_out(cti.make_batch(64 if quick else 224, size, device)._asdict(), channels_last))
-    return Step(cti.task_step(task, batch), size, task)
+    return Step(cti.task_step(task, batch, context=context), size, task)
 
 
-def dsmf_step(quick: bool, device: str = "cpu", episodes: int = dsmf.BATCH, channels_last: bool = False) -> Step:
+def dsmf_step(
+    quick: bool,
+    device: str = "cpu",
+    episodes: int = dsmf.BATCH,
+    channels_last: bool = False,
+    context: Context = AS_IT_IS,
+) -> Step:
     task = dsmf.make_task(**(dsmf.QUICK if quick else {})).train().to(device)
     batch = laid_out(dsmf.make_batch(64 if quick else 256, device, episodes), channels_last)
-    return Step(dsmf.task_step(task, batch), 2 * episodes, task)
+    return Step(dsmf.task_step(task, batch, context=context), 2 * episodes, task)
 
 
 def mevt_step(quick: bool) -> Step:
@@ -58,11 +69,13 @@ def mevt_step(quick: bool) -> Step:
     return Step(mevt.task_step(task, mevt.make_batch(mevt.recipe(), images)), images, task)
 
 
-def mevt_s_step(quick: bool, device: str, images: int, channels_last: bool = False) -> Step:
+def mevt_s_step(
+    quick: bool, device: str, images: int, channels_last: bool = False, context: Context = AS_IT_IS
+) -> Step:
     """Of `mevt_s`, whose place a tiny one takes where quick."""
     task = mevt_speed.make_task("mevt_s", quick).to(device)
     batch = laid_out(mevt_speed.make_views(images, quick, device), channels_last)
-    return Step(mevt.task_step(task, batch), images, task)
+    return Step(mevt.task_step(task, batch, context=context), images, task)
 
 
 def laid_out(batch: Any, channels_last: bool) -> Any:

@@ -11,12 +11,14 @@ from typing import Any
 
 import cv2
 
-from tests.benchmark.measure import Measured, Row
+from tests.benchmark.measure import Measured, Row, Skip
 
 THREADS = 1
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow")
 
 Record = dict[str, Any]
+NOT_TOLD = Skip("not told here")
+"""Of a row that its group gave no value."""
 
 
 def record(row: Row, measured: Measured | None, quick: bool, error: str | None = None) -> Record:
@@ -34,6 +36,13 @@ def record(row: Row, measured: Measured | None, quick: bool, error: str | None =
     }
     told = {"note": measured.note, **measured.extra} if measured else {}
     return entry | told | ({"error": error} if error else {})
+
+
+def record_or_reason(row: Row, found: Measured | Skip, quick: bool) -> Record:
+    """A row of the file; `skipped` where a group tells why it has none."""
+    if isinstance(found, Measured):
+        return record(row, found, quick)
+    return record(row, None, quick) | {"skipped": str(found)}
 
 
 def machine() -> Record:
@@ -59,15 +68,26 @@ def installed(package: str) -> str:
         return "absent"
 
 
-def merge(path: Path, rows: Sequence[Record]) -> list[Record]:
-    """Rows of the file, replaced or followed by the new ones; written whole or not at all."""
-    before = json.loads(path.read_text()) if path.exists() else []
-    merged = list({row["id"]: row for row in (*before, *rows)}.values())
+def merge(path: Path, rows: Sequence[Record], keep_values: bool = False) -> list[Record]:
+    """Rows of the file, replaced or followed by the new ones; written whole or not at all.
+
+    Args:
+        path: of the file.
+        rows: of this run.
+        keep_values: a row without a value leaves one with a value as it is, but for a key `later` that says why.
+    """
+    merged: dict[str, Record] = {row["id"]: row for row in (json.loads(path.read_text()) if path.exists() else [])}
+    for row in rows:
+        earlier = merged.get(row["id"], {}).get("value")
+        if keep_values and row["value"] is None and earlier is not None:
+            merged[row["id"]] |= {"later": row.get("error") or row.get("skipped")}
+        else:
+            merged[row["id"]] = row
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(merged, indent=2) + "\n")
+    temporary.write_text(json.dumps(list(merged.values()), indent=2) + "\n")
     temporary.replace(path)
-    return merged
+    return list(merged.values())
 
 
 def read(path: Path) -> list[Record]:

@@ -15,6 +15,7 @@ from frugalseg.optim import poly_sgd, trainable
 from frugalseg.papers.sfc.losses import class_weights, with_background_weight
 from frugalseg.papers.sfc.model import SFCNet, half_size
 from frugalseg.papers.sfc.task import SFC
+from tests.benchmark.device import AS_IT_IS, Context
 from tests.benchmark.measure import Measured, interleave, ratio
 
 FRESH = 2
@@ -80,12 +81,14 @@ def optimise(task: SFC, optimiser: Optimizer) -> None:
     optimiser.step()
 
 
-def sfc_step(task: SFC, batch: Batch, step: int = 0) -> Callable[[], None]:
-    """The full training step of the task, without Lightning."""
+def sfc_step(task: SFC, batch: Batch, step: int = 0, context: Context = AS_IT_IS) -> Callable[[], None]:
+    """The full training step of the task, without Lightning; `context` is around forward pass and losses."""
     optimiser = make_optimiser(task)
 
     def run() -> None:
-        task.losses(*task.extend_from_bank(*batch, step)).total.backward()
+        with context:
+            total = task.losses(*task.extend_from_bank(*batch, step)).total
+        total.backward()
         optimise(task, optimiser)
         optimiser.zero_grad()
 

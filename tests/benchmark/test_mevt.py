@@ -6,6 +6,7 @@ from torch import nn
 
 from tests.benchmark import __main__ as benchmark
 from tests.benchmark import mevt, mevt_probe, mevt_speed
+from tests.benchmark.device import VARIABLE
 from tests.benchmark.registry import GROUPS
 
 
@@ -32,14 +33,16 @@ def test_a_group_measures_all_its_rows(work):
 
 
 def test_a_gpu_s_rows_are_left_out_without_one(monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     rows = benchmark.run_group(group("mevt_speed:gpu"), "mevt.", quick=True)
     assert rows and all(row["value"] is None and row["skipped"] == "no GPU" for row in rows)
 
 
-def test_a_gpu_s_rows_run_on_any_device():
+def test_a_gpu_s_rows_run_on_any_device(monkeypatch):
     """All but the peaks, which only a GPU tells."""
-    rows = mevt_speed.speeds("cpu", mevt_speed.make_views(2, quick=True), "here", quick=True)
+    monkeypatch.setenv(VARIABLE, "cpu")
+    rows = mevt_speed.gpu(quick=True)
     wanted = {row.id for row in group("mevt_speed:gpu").rows if "peak" not in row.id}
     assert set(rows) == wanted and all(row.value > 0 for row in rows.values())
 
@@ -82,7 +85,13 @@ def test_operations_of_a_convolution_know_its_groups(groups):
     """Three passes: forward, the input's gradient, the weight's."""
     conv, x = nn.Conv2d(6, 12, 3, padding=1, groups=groups, bias=False), torch.randn(2, 6, 5, 7, requires_grad=True)
     found = mevt_speed.operations(lambda: conv(x).sum().backward())
-    assert found == 3 * 2 * (2 * 12 * 5 * 7) * (6 // groups * 3 * 3)
+    assert found.products == 0 and found.convolutions == 3 * 2 * (2 * 12 * 5 * 7) * (6 // groups * 3 * 3)
+
+
+def test_operations_of_products_stand_apart():
+    linear, x = nn.Linear(6, 5, bias=False), torch.randn(7, 6, requires_grad=True)
+    found = mevt_speed.operations(lambda: linear(x).sum().backward())
+    assert found.convolutions == 0 and found.products == found.total == 3 * 2 * 7 * 6 * 5
 
 
 def test_probes_with_and_without_a_cache_learn_the_same():

@@ -104,6 +104,18 @@ def test_points_and_picture(tmp_path, monkeypatch):
         assert image.width > 200
 
 
+def test_the_picture_names_the_work():
+    """A training step is not what CRF and walk are."""
+    rows = [
+        benchmark.record(Row(f"growth.{name}", ""), Measured(1.0, "", {"axis": "x", "points": [[1, 1], [2, 2]]}), False)
+        for name in ("sfc_pixels", "crf_pixels", "dsmf_shots")
+    ]
+    figure = picture.figure_of(rows)
+    assert figure.get_suptitle() == "CPU seconds, one thread"
+    told = [text.get_text() for axes in figure.axes for text in axes.get_legend().get_texts()]
+    assert told == ["SFC's step: 1.00", "dense CRF: 1.00", "DSMF-Net's answer to an episode: 1.00"]
+
+
 def test_without_points_there_is_no_picture(tmp_path):
     picture.draw(tmp_path / "rows.png", [benchmark.record(Row("a.b", ""), Measured(1.0), quick=False)])
     assert list(tmp_path.iterdir()) == []

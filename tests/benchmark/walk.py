@@ -12,7 +12,7 @@ from torch import Tensor
 
 from frugalseg.ops.random_walk import affinity_from_edges, path_offsets, propagate
 from tests.benchmark.device import gpu_device
-from tests.benchmark.measure import Measured, in_fresh_process, interleave, peak_memory, ratio
+from tests.benchmark.measure import Measured, device_ratio, in_fresh_process, interleave, peak_memory
 
 RADIUS, BETA, SQUARINGS = 5, 10, 8
 
@@ -86,7 +86,7 @@ def gpu(quick: bool) -> dict[str, Measured]:
     torch.testing.assert_close(ours(there).cpu(), ours(inputs), rtol=1e-4, atol=1e-4)
     # the copy back waits for the device
     times = interleave({"gpu": lambda: ours(there).cpu(), "cpu": lambda: ours(inputs)}, 1 if quick else 9)
-    return {"walk.gpu_over_cpu": ratio(times, "cpu", "gpu")}
+    return {"walk.gpu_over_cpu": device_ratio(times, "cpu", "gpu")}
 
 
 def memory(quick: bool) -> dict[str, Measured]:
