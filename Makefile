@@ -3,7 +3,8 @@
 # Variables: ROOT (data), SEED or SEEDS="0 1 2", RUN (name of a variant of an experiment), CKPT (best|last), SPLITS (scored splits),
 # SEGMENT (segment|segment-r38), AFFINITY (irn|psa, of cti-voc), ROWS (of cti-ablation), OF and PICTURES (of cti-pictures),
 # FOLD, SHOT, METHOD, BACKBONE, PROTOCOL, SELECT (base|novel|last) and PRETRAIN (yes) of dsmf-*,
-# DEVICES (processes per machine), NODES, LAUNCH (local|torchrun|slurm), STRATEGY, RESTARTS, PRECISION (fp32|bf16|fp16),
+# DEVICES (processes per machine), NODES, LAUNCH (local|torchrun|slurm), CPUS (cores per GPU that SLURM is asked for), STRATEGY,
+# RESTARTS, PRECISION (fp32|bf16|fp16), LABELS_ON (cpu|cuda|auto: where CRF and random walks run),
 # OVERLAYS="channels-last compile ..." of experiments/_base, CACHE (folder of decoded images) of all full-size experiments,
 # DATA, METHOD, BACKBONE, WEIGHTS (what is judged instead), PROTOCOL, HEAD, LABELS, CLUSTERS, BENCHMARK and OUT of mevt-* (which are
 # in experiments/mevt.mk), REAL (folder of the real samples),
@@ -43,6 +44,8 @@ RESTARTS ?= 3
 PRECISION ?=
 OVERLAYS ?=
 CACHE ?=
+CPUS ?= 8
+LABELS_ON ?= cpu
 $(if $(filter local torchrun slurm,$(LAUNCH)),,$(error LAUNCH=$(LAUNCH): write local, torchrun or slurm))
 $(if $(DEVICES),,$(if $(filter-out local,$(LAUNCH))$(filter-out 1,$(NODES)),$(error DEVICES= is not set: how many processes on each machine?)))
 $(if $(filter-out 1,$(NODES)),$(if $(filter slurm,$(LAUNCH)),,$(error NODES=$(NODES): several machines need LAUNCH=slurm, or torchrun by hand on each of them)))
@@ -51,12 +54,12 @@ ON := $(strip $(if $(DEVICES),--trainer.devices $(DEVICES) --trainer.num_nodes $
   $(foreach o,$(PRECISION) $(OVERLAYS),--config experiments/_base/$(o).yaml) $(CACHE:%=--data.init_args.cache %))
 ifneq ($(ON),)
 override ARGS := $(strip $(ARGS) $(ON))
-override ARGS_pretrain := $(strip $(ARGS_pretrain) $(ON))
 endif
 # what starts Trainer stages, and the verbs that share work out; LAUNCH changes no result and makes nothing out of date
 FS_local := $(FS)
-FS_torchrun := $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(DEVICES) --max-restarts $(RESTARTS) -m frugalseg
-FS_slurm := DEVICES=$(DEVICES) RESTARTS=$(RESTARTS) PYTHON=$(BIN)/python sbatch --wait --nodes $(NODES) --gpus-per-node $(DEVICES) experiments/_base/slurm/torchrun.sbatch
+# with a store of rank 0 in place of the agent's: after a restart nobody reads what was said before
+FS_torchrun := TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 $(BIN)/python -m torch.distributed.run --standalone --nproc-per-node $(DEVICES) --max-restarts $(RESTARTS) -m frugalseg
+FS_slurm := DEVICES=$(DEVICES) RESTARTS=$(RESTARTS) PYTHON=$(BIN)/python sbatch --wait --nodes $(NODES) --gpus-per-node $(DEVICES) --cpus-per-gpu $(CPUS) experiments/_base/slurm/torchrun.sbatch
 RUN_ON := $(FS_$(LAUNCH))
 BASE := --config experiments/_base/trainer.yaml
 CPU := --config experiments/_base/cpu.yaml
@@ -241,7 +244,8 @@ given = --run.name "$(RUN)" --run.stage $(3) --seed_everything $(2) --data.init_
 yamls = $(BASE) $(foreach y,$(2),--config $($(1).yaml)/$(y).yaml)
 files = experiments/_base/trainer.yaml $(foreach y,$(2),$($(1).yaml)/$(y).yaml)
 # $(1) experiment, $(2) seed, $(3) stage, $(4) split: whose labels the verbs make, and of which data
-verb = --split $(4) --data.init_args.root $($(1).root) --experiment $(1) --stage $(3)-$(4) --out $(call folder,$(1),$(2))/$(3)-$(4)
+verb = --split $(4) --data.init_args.root $($(1).root) --experiment $(1) --stage $(3)-$(4) --out $(call folder,$(1),$(2))/$(3)-$(4) \
+  $(if $(filter-out cpu,$(LABELS_ON)),--device $(LABELS_ON))
 # $(1) experiment, $(2) seed, $(3) stage, $(4) split: where scores go
 score = --config $($(1).yaml)/classify.yaml --data.init_args.root $($(1).root) --split $(4) --train-split $($(1).labelled) \
   --experiment $(1) --stage $(3)-$(4) --out $(call folder,$(1),$(2))/$(3)-$(4) --quiet
@@ -420,7 +424,7 @@ define few_fit
 $(call few_backbone,$(1),$(2),$(3))/done.json: $($(1).yaml)/pretrain.yaml experiments/_base/trainer.yaml $(BACKBONE:%=experiments/dsmf/backbone/%.yaml) runs/$(1)-$(FEW_BACKBONE)/.settings | $(READY)
 	$(RUN_ON) fit $(BASE) --config $($(1).yaml)/pretrain.yaml $(BACKBONE:%=--config experiments/dsmf/backbone/%.yaml) \
 	  --run.name $(FEW_BACKBONE) --run.fold $(2) --seed_everything $(3) --data.init_args.root $($(1).root) --data.init_args.fold $(2) \
-	  $(PROTOCOL:%=--data.init_args.protocol %) $(ARGS_pretrain)
+	  $(PROTOCOL:%=--data.init_args.protocol %) $(ARGS_pretrain) $(ON)
 
 $(call few_folder,$(1),$(2),$(3))/train/done.json: $(call few_files,$(1),$(FEW_TASK)) $(if $(PRETRAIN),$(call few_backbone,$(1),$(2),$(3))/done.json) runs/$(1)$(call dash,$(FEW_NAME))/.settings | $(READY)
 	$(RUN_ON) fit $(call few_yamls,$(1),$(FEW_TASK)) $(call few_given,$(1),$(2),$(3),train) \

@@ -119,7 +119,8 @@ mevt_kept = runs/features/mevt-$(1)$(call dash,$(MEVT_JUDGED))-seed$(2)
 mevt_cached = cache $(call mevt_configs,$(1),probe) --seed_everything $(2) \
   $(call mevt_data,$(1)) $(call mevt_weights,$(2)) $(ARGS_cache) --out $(call mevt_kept,$(1),$(2)) \
   + fit $(call mevt_configs,$(1),probe) $(call mevt_given,$(1),$(2),probe) $(call mevt_weights,$(2)) \
-  --data frugalseg.stages.probe.CachedFeatures --data.init_args.index $(call mevt_kept,$(1),$(2))/cache.json $(ARGS)
+  --data frugalseg.stages.probe.CachedFeatures --data.init_args.index $(call mevt_kept,$(1),$(2))/cache.json \
+  $(if $(CACHE),$(subst --data.init_args.cache $(CACHE),,$(ARGS)),$(ARGS))
 mevt_run = $(if $(filter cluster,$(3)),validate,fit) $(call mevt_configs,$(1),$(3)) $(call mevt_given,$(1),$(2),$(3)) $(call mevt_data,$(1)) \
   $(call mevt_weights,$(2)) $(call mevt_clusters,$(3)) $(ARGS)
 

@@ -30,13 +30,31 @@ def test_every_trainer_stage_is_given_processes_and_overlays(target):
         assert "--data.init_args.cache /cache" in line
 
 
+@pytest.mark.parametrize(
+    "target", ["mevt-pretrain DATA=voc", "dsmf-isaid5i PRETRAIN=yes", "mini-mevt", "mevt-probe-voc PROTOCOL=L-cached"]
+)
+def test_an_overlay_is_given_once_and_fits_the_data(target):
+    """A callback that stands twice would wrap what it has wrapped; kept features are no images to keep."""
+    words = ["DEVICES=4", "OVERLAYS=recompute", "CACHE=/cache", "RUN=planned-launch"]
+    found = make("-nB", *target.split(), "ROOT=/nowhere", *words).replace("\\\n", " ")
+    parts = [part for line in found.splitlines() if "frugalseg" in line for part in line.split(" + ")]
+    fits = [part for part in parts if " fit " in part or part.startswith("fit ")]
+    assert fits
+    for part in fits:
+        assert part.count("--config experiments/_base/recompute.yaml") == 1 == part.count("--trainer.devices 4")
+        assert part.count("--data.init_args.cache /cache") == ("CachedFeatures" not in part)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_all_work_that_can_be_shared_is_started_by_torchrun_or_slurm(target):
     plain = make("-nB", target, "ROOT=/nowhere", "RUN=planned-launch", "DEVICES=2").replace("\\\n", " ")
     assert "torch.distributed.run" not in plain and "sbatch" not in plain
     for launch, head in (
         ("torchrun", "torch.distributed.run --standalone --nproc-per-node 2 --max-restarts 3 -m frugalseg "),
-        ("slurm", "sbatch --wait --nodes 3 --gpus-per-node 2 experiments/_base/slurm/torchrun.sbatch "),
+        (
+            "slurm",
+            "sbatch --wait --nodes 3 --gpus-per-node 2 --cpus-per-gpu 8 experiments/_base/slurm/torchrun.sbatch ",
+        ),
     ):
         words = ["DEVICES=2", f"LAUNCH={launch}", *(["NODES=3"] if launch == "slurm" else [])]
         plan = make("-nB", target, "ROOT=/nowhere", "RUN=planned-launch", *words).replace("\\\n", " ")

@@ -16,6 +16,7 @@ from typing import Any
 
 from frugalseg._version import __version__
 from frugalseg.commands import SHARED, VERBS
+from frugalseg.data.meeting import find_place
 from frugalseg.data.team import alone
 from frugalseg.errors import ConfigError, FrugalsegError
 
@@ -129,7 +130,9 @@ def _leave_process_group(environment: dict[str, str]) -> None:
     Ranks that torchrun or srun has started do not go: they run the next command together, in the same group. A second
     one would read the first one's addresses from torchrun's store.
     """
-    if "RANK" in environment or "SLURM_STEP_NUM_TASKS" in environment:
+    if (watch := sys.modules.get("frugalseg.callbacks.ranks")) is not None:
+        watch.let_go()
+    if find_place(environment).world > 1:
         return
     for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         if name not in environment:

@@ -252,9 +252,19 @@ def test_what_is_not_shared_out_is_done_by_rank_0_and_all_end_like_it(out, tmp_p
         ({}, Place()),
         ({"RANK": "3", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "LOCAL_RANK": "3"}, Place(3, 8, 4, 3)),
         (
-            {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_LOCALID": "1"},
+            {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_LOCALID": "1"},
             Place(1, 2, 2, 1),
         ),
+        (
+            {
+                "SLURM_PROCID": "9",
+                "SLURM_STEP_NUM_TASKS": "20",
+                "SLURM_STEP_TASKS_PER_NODE": "8(x2),4",
+                "SLURM_LOCALID": "1",
+            },
+            Place(9, 20, 8, 1),
+        ),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_LOCALID": "0"}, Place()),  # srun --pty bash
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, Place()),  # the script of a batch job
         ({"LOCAL_RANK": "1", "WORLD_SIZE": "2"}, Place()),  # what Lightning leaves behind
     ],
@@ -292,3 +302,13 @@ def test_slurm_lists_its_nodes(monkeypatch):
 def test_ranks_of_one_machine_share_its_cores():
     assert cores(Place(0, 2, os.cpu_count())) == 1
     assert 1 <= cores(Place()) <= os.cpu_count()
+
+
+def test_ranks_of_torchrun_share_the_cores_that_it_was_given(monkeypatch):
+    """On a machine of many, as part of which a job runs; a task of srun may have been given its own."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(32)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 128)
+    monkeypatch.delenv("RANK", raising=False)
+    assert cores(Place(0, 8, 8)) == 16
+    monkeypatch.setenv("RANK", "0")
+    assert cores(Place(0, 8, 8)) == 4

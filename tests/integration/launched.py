@@ -15,7 +15,7 @@ SLURM = REPOSITORY / "experiments/_base/slurm"
 STUBS = {
     # two "nodes" on this machine
     "srun": """for node in 0 1; do
-  SLURM_NODEID=$node SLURM_PROCID=$node SLURM_LOCALID=0 SLURM_NTASKS=2 SLURM_STEP_NUM_TASKS=2 SLURM_NTASKS_PER_NODE=1 "${@:2}" &
+  SLURM_NODEID=$node SLURM_PROCID=$node SLURM_LOCALID=0 SLURM_NTASKS=2 SLURM_STEP_NUM_TASKS=2 SLURM_NTASKS_PER_NODE=1 SLURM_STEP_TASKS_PER_NODE=1 "${@:2}" &
   pids+=($!)
 done
 code=0
@@ -79,13 +79,15 @@ def frugalseg(words, timeout=300, **more):
 
 def torchrun(words, ranks=2, restarts=0, timeout=300, folders=None):
     """The command under one agent of torchrun; every rank in a folder of its own, `<folders>/<rank>`, if there are any."""
-    launcher = ["--nproc-per-node", str(ranks), "--max-restarts", str(restarts), "--master-port", str(free_port())]
+    launcher = ["--standalone", "--nproc-per-node", str(ranks), "--max-restarts", str(restarts)]
     started = ["-m", "frugalseg", *words]
     if folders is not None:
         inside = 'cd "$0/$RANK" && exec "$1" "${@:2}"'
         started = ["--no-python", "bash", "-c", inside, str(folders), sys.executable, *started]
     command = [sys.executable, "-m", "torch.distributed.run", *launcher, *started]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=timeout)
+    # as Make starts it: with torchrun's own store a restarted rank may read the addresses of the ranks before
+    given = environment(TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
+    return subprocess.run(command, cwd=REPOSITORY, env=given, capture_output=True, text=True, timeout=timeout)
 
 
 def sbatch(script, words, folder, srun=STUBS["srun"]):

@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 
 from frugalseg.callbacks.ranks import Ranks
+from frugalseg.commands import ranks
 from frugalseg.commands.ranks import lost_rank
 from frugalseg.data import VOC, Tags
+from frugalseg.data.meeting import Place
 from frugalseg.errors import DatasetError
 from frugalseg.miniature.voc import write_voc_world
-from tests.integration.launched import dying, errors, frugalseg, torchrun
+from tests.integration.launched import dying, errors, frugalseg, sbatch, torchrun
 
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 STEPS = ["--trainer.max_steps", "6", "--trainer.val_check_interval", "6", "--model.init_args.calibration_start", "0"]
@@ -68,6 +70,18 @@ def test_a_rank_that_dies_ends_the_job_which_then_goes_on(rank, how, said, words
 def test_torchrun_goes_on_by_itself(words, tmp_path, whole):
     done = torchrun(words("fit", *TWO, *STEPS, *dying(tmp_path, 1, "kill")), restarts=1)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert_as_uninterrupted(tmp_path / "runs/mini-sfc/seed0/classify", whole(words))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_torchruns_of_two_nodes_go_on_together(rank, words, tmp_path, whole, monkeypatch):
+    """Each counts restarts for itself, and the node whose rank has not died counts none."""
+    monkeypatch.setenv("RESTARTS", "2")
+    nodes = ["--trainer.num_nodes", "2", "--trainer.devices", "1", "--trainer.strategy", "ddp"]
+    job = sbatch("torchrun.sbatch", words("fit", *nodes, *STEPS, *dying(tmp_path, rank, "kill")), tmp_path)
+    _, stderr = job.communicate(timeout=300)
+    assert job.returncode == 0, stderr[-3000:]
     assert_as_uninterrupted(tmp_path / "runs/mini-sfc/seed0/classify", whole(words))
 
 
@@ -142,6 +156,8 @@ def test_ranks_predict_the_largest_images_first(tmp_path):
         "[Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=9)",
     ],
 )
-def test_the_end_of_another_rank_is_told_in_one_line(text):
+def test_the_end_of_another_rank_is_told_in_one_line(text, monkeypatch):
+    assert lost_rank(RuntimeError(text)) is None  # one process has no others
+    monkeypatch.setattr(ranks, "find_place", lambda: Place(1, 2))
     assert text in lost_rank(RuntimeError(text)) and "\n" not in lost_rank(RuntimeError(f"{text}\n at"))
     assert lost_rank(ValueError(text)) is None and lost_rank(RuntimeError("shapes differ")) is None

@@ -87,3 +87,13 @@ def test_a_job_near_its_limit_is_queued_again(script, tmp_path):
     _, stderr = job.communicate(timeout=20)
     assert job.returncode != 0 and "queued again" in stderr
     assert (tmp_path / "notes").read_text().startswith("requeue ")
+
+
+@pytest.mark.parametrize(("code", "attempt", "again"), [(1, 0, True), (2, 0, False), (1, 3, False), (0, 0, False)])
+def test_tasks_that_fail_are_queued_again_a_few_times(code, attempt, again, tmp_path, monkeypatch):
+    """But for a mistake of the user's, which is code 2."""
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(attempt))
+    job = sbatch("srun.sbatch", [], tmp_path, srun=f"exit {code}")
+    _, stderr = job.communicate(timeout=20)
+    assert job.returncode == code and stderr.count("queued again") == again
+    assert (tmp_path / "notes").exists() == again

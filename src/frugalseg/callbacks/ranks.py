@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Any
 
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from frugalseg.errors import DatasetError
@@ -15,6 +16,8 @@ from frugalseg.errors import DatasetError
 POLL = 0.2
 """Seconds between two looks at the other ranks."""
 _watches: list[threading.Thread] = []
+_stop = threading.Event()
+"""Of the watch over rank 0."""
 
 
 class Ranks(Callback):
@@ -24,9 +27,6 @@ class Ranks(Callback):
     Lightning's own watch kills rank 0 too, without a word on the command's error stream.
     """
 
-    def __init__(self) -> None:
-        self._stop = threading.Event()
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to watch; then look at the data, which have listed their splits by now.
 
@@ -35,18 +35,21 @@ class Ranks(Callback):
         """
         if trainer.world_size == 1:
             return
-        self._stop = threading.Event()
+        _stop.clear()
         children = getattr(trainer.strategy.launcher, "procs", [])
         if children:
             _silence_lightning()
             _start(_watch_children, list(children), trainer.world_size)
-        elif trainer.local_rank and "RANK" not in os.environ and "SLURM_STEP_NUM_TASKS" not in os.environ:
-            _start(_watch_parent, os.getppid(), trainer.global_rank, trainer.world_size, self._stop)
+        elif trainer.local_rank and isinstance(
+            getattr(trainer.strategy, "cluster_environment", None), LightningEnvironment
+        ):
+            _start(_watch_parent, os.getppid(), trainer.global_rank, trainer.world_size)
         _compare(trainer)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Rank 0 may go first from now on."""
-        self._stop.set()
+
+def let_go() -> None:
+    """The command is over, its last file is written: rank 0 may go first from now on."""
+    _stop.set()
 
 
 def is_watched() -> bool:
@@ -93,8 +96,8 @@ def _watch_children(children: list["subprocess.Popen[bytes]"], world: int) -> No
             _end(f"rank {number} of {world} {_how(child.returncode)}", children)
 
 
-def _watch_parent(parent: int, rank: int, world: int, stop: threading.Event) -> None:
-    while not stop.wait(POLL):
+def _watch_parent(parent: int, rank: int, world: int) -> None:
+    while not _stop.wait(POLL):
         if os.getppid() != parent:
             _end(f"rank 0 of {world} has gone, so rank {rank} stops", [])
 

@@ -79,7 +79,7 @@ def run(argv: list[str]) -> int:
     with Team() as team:
         # both take their place on the disk before hours go into the first
         team.begin(plan.digests, lambda: len(_writers(plan, options)), options.out)
-        writers, filled = _writers(plan, options), dict[int, bool]()
+        writers, filled = _writers(plan, options, begins=team.rank == 0), dict[int, bool]()
         for role, writer in writers.items():
             filled |= dict.fromkeys(_fill(plan, role, writer, team), True)
         if team.gather(filled, sum(len(plan.data.samples(role)) for role in ROLES)) is not None:
@@ -156,15 +156,14 @@ def _ours(content: dict[str, Any]) -> dict[str, Any]:
     return {key: content[key] for key in ("seed_everything", "model", "data") if content.get(key) is not None}
 
 
-def _writers(plan: Plan, options: argparse.Namespace) -> dict[str, CacheWriter]:
-    """Take the splits' features in; the first to ask for them makes the files."""
-    return {role: _writer(plan, role, options.out, options.limit) for role in ROLES}
+def _writers(plan: Plan, options: argparse.Namespace, begins: bool = True) -> dict[str, CacheWriter]:
+    """Take the splits' features in; rank 0 begins, and makes the files."""
 
+    def writer(role: str) -> CacheWriter:
+        ids, split, digest = [each.id for each in plan.data.samples(role)], plan.data.splits[role], plan.digests[role]
+        return CacheWriter(options.out, split, ids, plan.shape, plan.sizes[1], digest, options.limit, begins)
 
-def _writer(plan: Plan, role: str, out: Path, limit: int) -> CacheWriter:
-    """Takes a split's features in."""
-    ids = [sample.id for sample in plan.data.samples(role)]
-    return CacheWriter(out, plan.data.splits[role], ids, plan.shape, plan.sizes[1], plan.digests[role], limit)
+    return {role: writer(role) for role in ROLES}
 
 
 def _fill(plan: Plan, role: str, writer: CacheWriter, team: Team) -> list[int]:

@@ -71,7 +71,7 @@ def _check_number(place: Place, trainer: Mapping[str, Any]) -> None:
 
 
 def lost_rank(error: BaseException) -> str | None:
-    """What to say of an error that comes from another process's end; None for any other error.
+    """What to say of an error that comes from another process's end; None for any other error, and where there is none.
 
     Where rank 0 watches processes that it has started, its watch says which of them ended how, and ends this one too.
 
@@ -81,11 +81,15 @@ def lost_rank(error: BaseException) -> str | None:
     told = str(error).lower()
     if not isinstance(error, RuntimeError) or not any(words in told for words in LOST):
         return None
+    import torch
+
     from frugalseg.callbacks.ranks import is_watched
 
+    place = find_place()
+    if place.world == 1 and not (is_watched() or torch.distributed.is_initialized()):
+        return None  # words of a pipe or a socket of its own
     if is_watched():
         time.sleep(_WATCH)
-    place = find_place()
     where = f"rank {place.rank} of {place.world}: " if place.world > 1 else ""
     return (
         f"{where}another rank has gone or does not answer ({' '.join(str(error).split())[:200]}); see what it said;"

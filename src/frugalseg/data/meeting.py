@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -61,11 +62,13 @@ def find_place(environ: Mapping[str, str] | None = None) -> Place:
     if "RANK" in found and "WORLD_SIZE" in found:
         names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK")
     elif "SLURM_PROCID" in found and "SLURM_STEP_NUM_TASKS" in found:
-        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE", "SLURM_LOCALID")
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", "SLURM_LOCALID")
     else:
         return Place()
     try:
-        local, local_rank = int(found.get(names[2]) or 1), int(found.get(names[3]) or 0)
+        # SLURM writes 8(x2),4 for two machines of eight tasks and one of four
+        local = max(int(number) for number in re.findall(r"(\d+)(?:\(x\d+\))?(?:,|$)", found.get(names[2]) or "1"))
+        local_rank = int(found.get(names[3]) or 0)
         place = Place(int(found[names[0]]), int(found[names[1]]), local, local_rank)
     except ValueError:
         place = Place(-1)
@@ -78,6 +81,8 @@ def find_place(environ: Mapping[str, str] | None = None) -> Place:
 def cores(place: Place) -> int:
     """Cores for one process, of which `local` share the machine; SLURM may leave a process fewer."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if "RANK" in os.environ:  # torchrun leaves the same cores to all ranks of a machine
+        return max(1, allowed // place.local)
     return max(1, min(allowed, (os.cpu_count() or 1) // place.local))
 
 
@@ -128,8 +133,10 @@ def connect(place: Place) -> "Store":
                 f"rank {place.rank} of {place.world}: {host}:{port}, rank 0's: {what}"
                 f" ({' '.join(str(error).split())[:100]}); see what rank 0 says, or set MASTER_ADDR and MASTER_PORT"
             ) from None
-    # torchrun's own store outlives a restart of the ranks
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    # torchrun's own store outlives a restart of the ranks. A store of rank 0 does not: experiments/_base/slurm asks for
+    # one, as the torchruns of several machines count restarts each for itself
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if shared else "0"
     return PrefixStore(f"frugalseg/{attempt}/{next(_commands)}", _stores[host, port])
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -24,16 +23,20 @@ def over_ranks(task: LightningModule) -> Average | None:
     trainer = task._trainer
     if trainer is None or trainer.world_size == 1:
         return None
-    return partial(_mean, task)
+    return partial(_mean, trainer.world_size)
 
 
-def _mean(task: LightningModule, value: Tensor) -> Tensor:
-    # a copy: it is reduced in place
-    return cast(Tensor, task.trainer.strategy.reduce(value.detach().double().clone(), reduce_op="mean"))
+def _mean(world: int, value: Tensor) -> Tensor:
+    total = value.detach().double().clone()
+    # not by Lightning's strategy, which lets all ranks meet first: with NCCL the host would wait for the device
+    torch.distributed.all_reduce(total)
+    return total / world
 
 
 def divided(total: Tensor, count: Tensor, average: Average | None = None) -> Tensor:
     """A sum over this rank's pixels divided by how many count, so that the mean over ranks is that over all pixels.
+
+    With several ranks it is no mean of this rank: its own pixels are divided by what the ranks count on average.
 
     Args:
         total: scalar.

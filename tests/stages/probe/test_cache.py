@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -283,6 +284,31 @@ def test_features_of_another_net_or_size_are_refused(tmp_path):
             trainer(1).fit(model, datamodule=data)
         with pytest.raises(ConfigError, match=words):
             trainer(1).validate(model, datamodule=data, verbose=False)
+
+
+def test_more_processes_than_images_are_refused(tmp_path):
+    """Lightning would take an epoch without batches for a finished fit, and let ranks without images hold up the others."""
+    data = CachedFeatures(kept(tmp_path, world(3, 1), world(2, 2)), batch_size=1)
+    for rank in (0, 2):
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=3, current_epoch=0)
+        assert len(data.train_dataloader()) == 1
+        with pytest.raises(DatasetError, match=r"2 images of the val split for 3 processes: lower trainer\.devices"):
+            data.val_dataloader()
+    data.trainer = SimpleNamespace(global_rank=3, world_size=4, current_epoch=0)
+    with pytest.raises(DatasetError, match="3 images of the train split for 4 processes"):
+        data.train_dataloader()
+
+
+def test_a_process_that_does_not_begin_leaves_the_files_of_the_one_that_does(tmp_path):
+    """It may see them late; to begin again would cost what is there."""
+    given = (tmp_path, "train", ["a", "b"], (2, 1, 1), 1, "digest", 1 << 20)
+    with pytest.raises(DatasetError, match=r"\.part: rank 0 has begun it, but it is not to be seen here"):
+        CacheWriter(*given, begins=False)
+    assert not list(tmp_path.rglob("*.npy"))
+    CacheWriter(*given).put("a", torch.ones(2, 1, 1), torch.zeros(1, 1))
+    late = CacheWriter(*given, begins=False)
+    late.put("b", torch.ones(2, 1, 1), torch.zeros(1, 1))
+    late.flush()
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"train": ["a", "b"]}', '{"class_names": 3}'])

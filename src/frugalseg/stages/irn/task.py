@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from frugalseg.batch import ScalesBatch, SegBatch
 from frugalseg.errors import ConfigError
+from frugalseg.nn.ranks import over_ranks
 from frugalseg.nn.weights import load_backbone_weights
 from frugalseg.ops.random_walk import affinity_from_edges
 from frugalseg.optim import poly_sgd
@@ -124,9 +125,9 @@ class IRN(LightningModule):
             kinds = pairs.pair_kinds(label, self.hparams["radius"])
         except ValueError as error:
             raise ConfigError(f"model.init_args.radius: {error}; lower it or raise data.recipe.crop") from error
-        counts = pairs.count_kinds(kinds)
-        if self._trainer and self.trainer.world_size > 1:
-            counts = cast(Tensor, self.all_gather(counts)).double().mean(dim=0)
+        counts, average = pairs.count_kinds(kinds), over_ranks(self)
+        if average is not None:
+            counts = average(counts)
         return irn_loss(edge, kinds, displacement, self.hparams["radius"], counts)
 
     def training_step(self, batch: SegBatch, batch_idx: int) -> Tensor:

@@ -68,14 +68,25 @@ class CacheWriter:
         grid: side of the masks.
         digest: `cache_digest`.
         limit: largest number of bytes of this split.
+        begins: False for a process that fills what another one has begun: it must not take the place of the other's
+            files, even where it sees them late.
 
     Raises:
         ConfigError: the split is larger than the limit, or an id occurs twice.
+        DatasetError: nobody has begun.
         DiskFullError: no room.
     """
 
     def __init__(
-        self, root: Path, split: str, ids: Sequence[str], shape: Sequence[int], grid: int, digest: str, limit: int
+        self,
+        root: Path,
+        split: str,
+        ids: Sequence[str],
+        shape: Sequence[int],
+        grid: int,
+        digest: str,
+        limit: int,
+        begins: bool = True,
     ) -> None:
         size = cache_bytes(len(ids), shape, grid)
         if size > limit:
@@ -90,17 +101,19 @@ class CacheWriter:
         self._pending: list[int] = []
         self._index: dict[str, Any] = {"digest": digest, "ids": list(ids), "shape": list(shape), "grid": grid}
         if not self.finished:
-            self._open(self.final.with_name(self.final.name + ".part"))
+            self._open(self.final.with_name(self.final.name + ".part"), begins)
 
     @property
     def finished(self) -> bool:
         """Whether the split is whole already."""
         return self.final.is_dir() and _read_index(self.final) == self._index
 
-    def _open(self, part: Path) -> None:
+    def _open(self, part: Path, begins: bool) -> None:
         """Continue a part of the same split, or begin a new one."""
         self.part = part
         if not (part / "index.json").is_file() or _read_index(part) != self._index:
+            if not begins:
+                raise DatasetError(f"{part}: rank 0 has begun it, but it is not to be seen here; run the command again")
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             count, grid = len(self.rows), self._index["grid"]

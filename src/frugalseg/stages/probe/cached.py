@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from frugalseg.batch import SegBatch
-from frugalseg.errors import ConfigError
+from frugalseg.errors import ConfigError, DatasetError
 from frugalseg.nn.features import FrozenFeatures
 from frugalseg.nn.inputs import resized
 from frugalseg.position import position_of
@@ -152,17 +152,25 @@ class CachedFeatures(LightningDataModule):
             self._resume = self._train = None
 
     def train_dataloader(self) -> RowLoader:
-        """Shuffled batches, another order each epoch, from where the checkpoint says on."""
+        """Shuffled batches, another order each epoch, from where the checkpoint says on.
+
+        Raises:
+            DatasetError: there are more processes than images.
+        """
         epoch, start, ahead = self._resume or (self.trainer.current_epoch if self.trainer else 0, 0, 0)
         self._resume = None
-        split = CachedSplit(self.index.root, *self.index.train)
+        split = self._split("train")
         order = RowOrder(len(split), self.batch_size, self.seed, *self._place(), epoch, start, ahead)
         self._train = self._loader(split, order)
         return self._train
 
     def val_dataloader(self) -> RowLoader:
-        """All images once."""
-        split = CachedSplit(self.index.root, *self.index.val)
+        """All images once.
+
+        Raises:
+            DatasetError: there are more processes than images.
+        """
+        split = self._split("val")
         rank, world = self._place()
         return self._loader(split, RowOrder(len(split), self.batch_size, rank=rank, world=world))
 
@@ -179,6 +187,15 @@ class CachedFeatures(LightningDataModule):
             state_dict: what `state_dict` gave.
         """
         self._resume = state_dict["epoch"], state_dict["batch"], state_dict["ahead"]
+
+    def _split(self, role: str) -> CachedSplit:
+        split, (_, world) = CachedSplit(self.index.root, *getattr(self.index, role)), self._place()
+        if len(split) < world:  # Lightning would call that a finished fit, or let the others wait
+            raise DatasetError(
+                f"{self.index.root}: {len(split)} images of the {role} split for {world} processes: lower"
+                " trainer.devices"
+            )
+        return split
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

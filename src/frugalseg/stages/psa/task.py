@@ -10,6 +10,7 @@ from torchmetrics.classification import BinaryAveragePrecision
 
 from frugalseg.batch import ScalesBatch, SegBatch
 from frugalseg.errors import ConfigError
+from frugalseg.nn.ranks import over_ranks
 from frugalseg.nn.weights import load_backbone_weights
 from frugalseg.optim import poly_sgd
 from frugalseg.stages.psa.losses import affinity_loss
@@ -117,9 +118,9 @@ class PSA(LightningModule):
                 "set model.init_args.border_pairs"
             )
         affinity = self.net(batch["image"])
-        counts = pairs.counts()
-        if self.trainer.world_size > 1:
-            counts = self.trainer.strategy.reduce(counts, reduce_op="mean")
+        counts, average = pairs.counts(), over_ranks(self)
+        if average is not None:
+            counts = average(counts)
         terms = affinity_loss(affinity, pairs, counts)
         self.log_dict({f"train/loss_{n}": value for n, value in terms._asdict().items()}, batch_size=len(affinity))
         return terms.total
