@@ -106,27 +106,34 @@ def test_a_chain_of_two_verbs(folders, tmp_path):
     assert "up to date" not in again[1].said
 
 
-def dies_at(words, rank, images):
-    """A rank that is killed after so many images of its own."""
-    if int(os.environ["RANK"]) == rank:
-        real, made = labelling.label_one, []
+def dies_at(words, rank, images, about_to):
+    """A rank that is killed after so many images of its own, which the other one waits for with its first in hand.
 
-        def label(*arguments):
-            made.append(real(*arguments))
-            if len(made) == images:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return made[-1]
+    Args:
+        words: of the command.
+        rank: that dies.
+        images: how many it makes.
+        about_to: a file by which it says so.
+    """
+    real, made, dies = labelling.label_one, [], int(os.environ["RANK"]) == rank
 
-        labelling.label_one = label
-    else:
-        time.sleep(0.3)  # the other shall get its share
+    def label(*arguments):
+        while not dies and not about_to.exists():
+            time.sleep(0.01)
+        made.append(real(*arguments))
+        if dies and len(made) == images:
+            about_to.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return made[-1]
+
+    labelling.label_one = label
     return main(words)
 
 
 def test_a_rank_that_is_killed_and_another_number_of_ranks(folders, tmp_path):
     out = tmp_path / "out"
     words = folders.words("crf", "--crf.iterations=2", out=out)
-    ended = run_ranks(2, partial(dies_at, words, 1, 2), folder=tmp_path, patience=2)
+    ended = run_ranks(2, partial(dies_at, words, 1, 2, tmp_path / "about to die"), folder=tmp_path, patience=2)
     assert [end.code for end in ended] == [2, -signal.SIGKILL], ended
     line = ended[0].said.strip().splitlines()[-1]
     assert line.startswith("frugalseg: error: rank 1 of 2 has gone: ")

@@ -2,6 +2,7 @@
 
 import json
 from itertools import chain
+from types import SimpleNamespace
 
 import lightning.pytorch as lightning
 import numpy as np
@@ -123,31 +124,24 @@ def test_crops_without_pairs_are_refused():
         fit(task(WIDE), (64, 64))
 
 
-class Ranks:
+@pytest.fixture
+def ranks(monkeypatch):
     """What a step asks of a trainer with two processes, of which the other one has twice as many pairs."""
-
-    world_size = 2
-
-    @property
-    def strategy(self):
-        return self
-
-    def reduce(self, counts, reduce_op):
-        assert reduce_op == "mean"
-        return counts * 1.5
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda counts: counts.mul_(3))
+    return SimpleNamespace(world_size=2)
 
 
-def test_pairs_are_counted_over_all_processes():
+def test_pairs_are_counted_over_all_processes(ranks):
     module, (batch,) = task(TIMM, border_pairs=True), list(Batches((48, 48), steps=1).train_dataloader())
-    module._trainer, module.log_dict = Ranks(), lambda *args, **kwargs: None
+    module._trainer, module.log_dict = ranks, lambda *args, **kwargs: None
     pairs = module.pairs(batch["mask"])
     expected = affinity_loss(module.net(batch["image"]), pairs, pairs.counts() * 1.5).total
     assert torch.equal(module.training_step(batch, 0), expected)
 
 
-def test_a_batch_of_unknown_pixels_trains_nothing():
+def test_a_batch_of_unknown_pixels_trains_nothing(ranks):
     module, (batch,) = task(TIMM, border_pairs=True), list(Batches((48, 48), steps=1).train_dataloader())
-    module._trainer, module.log_dict = Ranks(), lambda *args, **kwargs: None
+    module._trainer, module.log_dict = ranks, lambda *args, **kwargs: None
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = module.training_step({**batch, "mask": torch.full_like(batch["mask"], 255)}, 0)
     loss.backward()
