@@ -10,7 +10,7 @@ from torch import Tensor
 from frugalseg.miniature.dlrsd import write_dlrsd_world
 from frugalseg.papers.cti import CTI
 from tests.integration.precision_cases import CASES as PRECISION_CASES
-from tests.integration.precision_cases import CLASSES, QUIET, Case
+from tests.integration.precision_cases import CLASSES, QUIET, Case, Notes
 
 CASES: dict[str, Case] = {name: case for name, case in PRECISION_CASES.items() if case.fits and case.learns}
 CASES["cti, drop path"] = CASES["cti"]._replace(
@@ -30,18 +30,15 @@ class Fitted(NamedTuple):
     """Of the first step."""
 
 
-class _Notes(Callback):
-    def __init__(self) -> None:
-        self.losses: list[Tensor] = []
-        self.gradient: dict[str, Tensor] = {}
+class _Losses(Notes):
+    """Keeps losses as tensors: who looks for steps that wait must not wait."""
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        if not self.gradient:
-            named = pl_module.named_parameters()
-            self.gradient = {n: p.grad.clone() for n, p in named if p.grad is not None}
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Tensor] = []
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
-        self.losses.append(outputs["loss"])
+        self.kept.append(outputs["loss"])
 
 
 def write_worlds(root: Path, voc: Path) -> dict[str, Path]:
@@ -55,7 +52,7 @@ def fit(
     """Make the task from seed 0, unless it is given, and fit it without logging."""
     torch.manual_seed(0)
     task = task or case.task()
-    notes = _Notes()
+    notes = _Losses()
     trainer = Trainer(
         max_steps=steps, max_epochs=-1, callbacks=[*callbacks, notes], gradient_clip_val=1.0, log_every_n_steps=100,
         **{**QUIET, "limit_val_batches": 0, **more},
@@ -65,7 +62,7 @@ def fit(
         trainer.fit(task, datamodule=data)
     else:
         trainer.fit(task, data)
-    return Fitted(task, [float(loss) for loss in notes.losses], notes.gradient)
+    return Fitted(task, [float(loss) for loss in notes.kept], notes.gradient)
 
 
 def distance(one: Fitted, other: Fitted) -> float:
