@@ -55,6 +55,15 @@ def test_running_statistics_are_of_the_first_pass_alone(worlds):  # noqa: F811
     assert counts == {2}
 
 
+def test_an_overlay_that_is_given_twice_is_given_once(worlds):  # noqa: F811
+    """The second would wrap what the first has wrapped, and look in vain for it at the end."""
+    case = CASES["tags"]
+    once = fit(case, case.data(worlds), 2, Recompute())
+    twice = fit(case, case.data(worlds), 2, Recompute(), Recompute())
+    assert twice.losses == once.losses and distance(twice, once) == 0
+    assert not any("forward" in vars(module) for module in twice.task.modules())
+
+
 class CountsAlways(nn.SyncBatchNorm):
     """What `nn.SyncBatchNorm` asks for before it talks to other processes, and a second kind of what may come later."""
 

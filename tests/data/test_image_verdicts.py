@@ -172,8 +172,8 @@ def test_progress_is_said_now_and_then(folder, tmp_path, monkeypatch, caplog):
 def test_several_threads_give_what_one_gives(folder, tmp_path, monkeypatch):
     for number in range(0, 300, 40):
         (folder / f"{number:05d}.jpg").write_bytes(b"broken")
-    monkeypatch.setattr(image_verdicts, "_cores", lambda: 7)
+    monkeypatch.setattr(image_verdicts, "cores", lambda _: 7)
     many = look(folder, tmp_path / "many")
-    monkeypatch.setattr(image_verdicts, "_cores", lambda: 1)
+    monkeypatch.setattr(image_verdicts, "cores", lambda _: 1)
     alone = look(folder, tmp_path / "alone")
     assert list(many.left_out.items()) == list(alone.left_out.items())

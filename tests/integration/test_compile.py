@@ -72,6 +72,17 @@ def test_every_net_compiles_in_one_piece_and_once(name, worlds, backend):
     compiled_as_plain(CASES[name], worlds, backend)
 
 
+def test_an_overlay_that_is_given_twice_compiles_once(worlds):
+    case, counts = CASES["tags"], []
+    for callbacks in ([Compile("eager")], [Compile("eager"), Compile("eager")]):
+        torch.compiler.reset()
+        counters.clear()
+        task = fit(case, case.data(worlds), 2, *callbacks).task
+        counts.append(counters["stats"]["unique_graphs"])
+        assert not any(name in vars(owner) for owner, name in hot_methods(task))
+    assert counts[0] == counts[1] > 0
+
+
 class Broken(LightningModule):
     """Leaves compiled code in its net."""
 

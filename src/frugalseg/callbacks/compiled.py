@@ -7,6 +7,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from frugalseg.callbacks.repeated import is_repeated
+
 FORWARD = ("forward",)
 
 
@@ -31,11 +33,9 @@ class Compile(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put compiled methods in the place of the hot ones; each is compiled when it is first called."""
-        if stage != "fit":
+        if stage != "fit" or is_repeated(trainer, self):
             return
         for owner, name in hot_methods(pl_module):
-            if name in vars(owner):  # another one has compiled it: an overlay that was given twice
-                continue
             compiled = torch.compile(
                 getattr(owner, name),
                 backend=self.backend,

@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from frugalseg.callbacks.repeated import is_repeated
+
 
 class Recompute(Callback):
     """Let every block that learns forget its activations in training: less memory, about a third more time.
@@ -25,7 +27,9 @@ class Recompute(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put a forgetful forward pass in the place of each block's own."""
-        for block in blocks(pl_module) if stage == "fit" else ():
+        if stage != "fit" or is_repeated(trainer, self):
+            return
+        for block in blocks(pl_module):
             block.forward = _forgetful(block)
             self._wrapped.append(block)
 

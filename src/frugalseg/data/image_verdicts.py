@@ -6,7 +6,6 @@ names, sizes and times: the next start reads no image.
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from frugalseg.data.image_files import ImageFile, files_digest
 from frugalseg.data.io import image_size, read_image, write_atomic
+from frugalseg.data.meeting import cores, find_place
 from frugalseg.data.parallel import Progress
 from frugalseg.errors import ImageError
 
@@ -93,7 +93,7 @@ def judge(
     save = partial(found.save, root=str(root), verify=verify, min_side=min_side)
     chunks = [files[start : start + _CHUNK] for start in range(found.checked, len(files), _CHUNK)]
     progress, saved = progress or _say(root, found.checked), time.monotonic()
-    pool = ThreadPoolExecutor(_cores())
+    pool = ThreadPoolExecutor(cores(find_place()))
     try:
         for chunk, wrong in zip(chunks, pool.map(partial(_look, root, verify, min_side), chunks), strict=True):
             found.left_out |= wrong
@@ -152,8 +152,3 @@ def _say(root: Path, first: int) -> Callable[[int, int], None]:
             log.info("%s: looked at %d of %d images, %.0f s left", root, done, total, left)
 
     return report
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
