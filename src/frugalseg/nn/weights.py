@@ -17,6 +17,8 @@ from frugalseg.errors import WeightsError
 log = logging.getLogger(__name__)
 
 FILE_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin", ".safetensors"}
+LEFT_OUT = "left_out."
+"""Before the names of tensors that `frugalseg convert` only carries along for the way back."""
 PREFIXES = ("module.", "model.", "net.", "encoder.", "backbone.", "resnet50.")
 """Prefixes that wrappers put before the names; stripped as long as one of them stands in front."""
 
@@ -115,8 +117,10 @@ def read_file(path: Path) -> Mapping[str, Tensor]:
     named = content.items() if isinstance(content, Mapping) else ()
     tensors = {name: value for name, value in named if isinstance(name, str) and isinstance(value, Tensor)}
     if not tensors:
-        raise WeightsError(f"{path}: holds no tensors by name; give a state dict")
-    return tensors
+        raise WeightsError(
+            f"{path}: holds no tensors by name; give a state dict, or what `frugalseg convert` makes of the file"
+        )
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(LEFT_OUT)}
 
 
 def _fetch(name: str) -> Mapping[str, Tensor]:

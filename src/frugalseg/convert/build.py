@@ -1,0 +1,31 @@
+"""Nets of ours whose tensors are to be named."""
+
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+
+from frugalseg.errors import CheckpointError, ConfigError
+
+
+def build_task(class_path: str, arguments: Mapping[str, Any]) -> LightningModule:
+    """A task with random numbers, without weights of its own.
+
+    Args:
+        class_path: e.g. `frugalseg.papers.cti.CTI`; one of this package.
+        arguments: its settings.
+
+    Raises:
+        CheckpointError: the task refuses them.
+    """
+    given = {key: value for key, value in arguments.items() if not key.startswith("_")}
+    known: dict[str, Any] = dict.fromkeys([key for key in ("weights", "stem_weights") if key in given])
+    try:
+        with torch.random.fork_rng(devices=[]):
+            task: LightningModule = pkgutil.resolve_name(class_path)(**{**given, **known})
+    except (ConfigError, TypeError, ValueError, RuntimeError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{class_path} cannot be built with the file's settings ({line}); see --table") from error
+    return task
