@@ -8,6 +8,8 @@
 # OVERLAYS="channels-last compile ..." of experiments/_base, CACHE (folder of decoded images) of all full-size experiments,
 # DATA, METHOD, BACKBONE, WEIGHTS (what is judged instead), PROTOCOL, HEAD, LABELS, CLUSTERS, BENCHMARK and OUT of mevt-* (which are
 # in experiments/mevt.mk), REAL (folder of the real samples),
+# ROOT, METHOD (sfc|cti), NEW (photos that want masks) and OUT of folder-* (which are in experiments/folder.mk),
+# LIMIT (first images alone, of cti-official and sfc-official, whose CKPT is the authors' file),
 # ARGS (more settings for every Trainer stage, e.g. ARGS="--trainer.max_steps 30"; ARGS_classify, ARGS_irn, ARGS_psa,
 # ARGS_segment, ARGS_pretrain and ARGS_cache for one net or verb alone), ONLY (prefix of benchmark rows).
 
@@ -712,3 +714,6 @@ mini-dsmf: $(READY) ## DSMF-Net, its ablations and baselines on the miniature iS
 include experiments/mevt.mk
 include experiments/demo.mk
 include experiments/claims.mk
+include experiments/official.mk
+include experiments/segment.mk
+include experiments/folder.mk

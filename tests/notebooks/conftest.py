@@ -37,6 +37,7 @@ def all_runs(start_runs):
         runs.make_mevt(start_runs, row)
     for method in ("full", "prototype"):
         runs.make_few_shot(start_runs, f"mini-dsmf-{method}")
+    runs.make_folder_masks(start_runs)
     return start_runs
 
 

@@ -17,6 +17,7 @@ from frugalseg.miniature.isaid import write_isaid_world
 from frugalseg.miniature.voc import write_voc_world
 from tests.analysis.few_shot_runs import write_test
 from tests.conftest import REPOSITORY
+from tests.integration.user_photos import Chain, write_photos
 
 EXPERIMENTS = REPOSITORY / "experiments"
 IMAGES = 24
@@ -116,3 +117,14 @@ def write_benchmarks(top: Path):
     write_isaid_world(top / "isaid", 3, 2, seed=0)
     tile_dataset(top / "isaid", top / "isaid5i", tile=96, step=77, workers=1, lists=True)
     write_dlrsd_world(top / "dlrsd", 2, seed=0, size=96)
+
+
+def make_folder_masks(runs: Path):
+    """What `make folder-masks`, `folder-scores` and `folder-segment` leave, of a few steps."""
+    photos = write_photos(runs / "photos/mine", runs / "worlds/voc-longtail-seed0")
+    chain = Chain(photos, runs, "sfc")
+    for line in chain.stages().values():
+        run(*line)
+    checkpoint = chain.folder / "segment/checkpoints/last.ckpt"
+    out = chain.folder / "segment-new"
+    run("segment", photos.parent / "new", "--checkpoint", checkpoint, "--out", out, "--device", "cpu", "--quiet")

@@ -14,7 +14,7 @@ NOTEBOOKS = REPOSITORY / "notebooks"
 FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
 EXPECTED = [
     "00_start_here", "01_benchmarks", "02_sfc_long_tail", "03_cti_tokens", "04_dsmf_episodes", "05_mevt_features",
-    "06_compare_runs",
+    "06_compare_runs", "07_your_own_photos",
 ]  # fmt: skip
 LOGIC = (
     ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.AsyncFor, ast.While, ast.If, ast.Try,

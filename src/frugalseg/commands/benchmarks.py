@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # a recipe becomes known by its short name when it is imported
-from frugalseg.data import ade20k, cityscapes, coco, dlrsd, images, isaid5i, resized_segment, views, voc  # noqa: F401
+from frugalseg.data import ade20k, cityscapes, coco, dlrsd, folder, images, isaid5i, resized_segment, views, voc  # noqa: F401
 from frugalseg.data.check import Finding, check_splits
+from frugalseg.data.check_folder import check_folder
 from frugalseg.data.check_images import check_images
 from frugalseg.data.check_voc import check_voc
 from frugalseg.data.module import SegmentationData
@@ -84,4 +85,5 @@ BENCHMARKS: dict[str, Benchmark] = {
     "isaid5i": Benchmark(lambda root: isaid5i.ISAID5i(root, Segment()), isaid5i.COUNTS),
     "dlrsd": Benchmark(lambda root: dlrsd.DLRSD(root, Segment()), dlrsd.COUNTS, _dlrsd),
     "images": Benchmark(lambda root: images.Images(root, views.Views()), {}, check=check_images),
+    "folder": Benchmark(lambda root: folder.Folder(root, Segment()), {}, check=check_folder),
 }

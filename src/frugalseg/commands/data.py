@@ -10,7 +10,7 @@ from frugalseg.data.team import alone
 
 NAMES = (
     "voc", "coco2014", "coco2017", "coco-stuff", "coco-stuff27", "ade20k", "cityscapes", "cityscapes27", "isaid5i",
-    "dlrsd", "images",
+    "dlrsd", "images", "folder",
 )  # fmt: skip
 """Keys of `commands.benchmarks.BENCHMARKS`, which takes seconds to import: `data get` does not wait for it."""
 STYLE = {"ok": "green", "warn": "yellow", "error": "bold red"}

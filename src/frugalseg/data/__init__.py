@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from frugalseg.data.coco import COCO
     from frugalseg.data.dlrsd import DLRSD
     from frugalseg.data.episodes import Episodes
+    from frugalseg.data.folder import Folder
     from frugalseg.data.images import Images
     from frugalseg.data.isaid5i import ISAID5i
     from frugalseg.data.pseudo import PseudoLabels
@@ -30,6 +31,7 @@ _HOME = {
     "DLRSD": "dlrsd",
     "Episode": "base",
     "Episodes": "episodes",
+    "Folder": "folder",
     "ISAID5i": "isaid5i",
     "Images": "images",
     "MultiScale": "recipes",
@@ -53,6 +55,7 @@ __all__ = [
     "ClassTable",
     "Episode",
     "Episodes",
+    "Folder",
     "ISAID5i",
     "Images",
     "MultiScale",

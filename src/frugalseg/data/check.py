@@ -7,11 +7,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from frugalseg.data.base import Sample, first_five
 from frugalseg.data.io import check_mode, check_size, image_size, read_image, read_mask
 from frugalseg.data.module import SegmentationData
+from frugalseg.data.opening import open_image
 from frugalseg.data.parallel import Progress, each
 from frugalseg.errors import DatasetError, DatasetNotFoundError, ImageError, MaskError
 
@@ -132,7 +132,7 @@ def _inspect(num_classes: int, quick: bool, sample: Sample) -> tuple[str | None,
 
 def _check_header(sample: Sample, mask: Path, size: tuple[int, int]) -> None:
     if sample.code is None or sample.code.colours is None:
-        with Image.open(mask) as opened:
+        with open_image(mask) as opened:
             check_mode(mask, opened.mode)
     found, slack = image_size(mask), sample.code.slack if sample.code else 0
     if max(abs(a - b) for a, b in zip(found, size, strict=True)) > slack:

@@ -10,13 +10,15 @@ import pkgutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast, runtime_checkable
+from types import FunctionType
+from typing import Any, ClassVar, Protocol, cast, get_type_hints, runtime_checkable
 
 import timm
 import torch
 from torch import Tensor, nn
 
 from frugalseg.errors import ConfigError, WeightsError
+from frugalseg.limits import check_class_path
 from frugalseg.nn.digests import digest_of_net
 from frugalseg.nn.weights import load_backbone_weights, read_file
 from frugalseg.ops.cam import resize
@@ -208,10 +210,14 @@ def create_own(settings: Backbone) -> nn.Module:
     """Build a net by its dotted path, from random numbers.
 
     Raises:
-        ConfigError: no such net, or one without `dense` or `width`.
+        ConfigError: a package that is not allowed, no such net, or one without `dense` or `width`.
     """
+    check_class_path(settings.name, "backbone")
     try:
-        net = pkgutil.resolve_name(settings.name)(**settings.options)
+        make = pkgutil.resolve_name(settings.name)
+        if not _makes_nets(make):  # nothing else is called: torch.hub:load
+            raise TypeError("it is no class of nets, nor a function of ours that gives one")
+        net = make(**settings.options)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(
             f"backbone {settings.name}: cannot be built ({str(error)[:160]}); give package.module:Class and "
@@ -220,6 +226,13 @@ def create_own(settings: Backbone) -> nn.Module:
     if not (isinstance(net, nn.Module) and hasattr(net, "dense") and isinstance(getattr(net, "width", None), int)):
         raise ConfigError(f"backbone {settings.name}: has no dense(image) or no width; give a net that has both")
     return net
+
+
+def _makes_nets(make: Any) -> bool:
+    """Whether it is a class of nets, or a function of this package that says it gives one."""
+    if isinstance(make, FunctionType) and make.__module__.startswith("frugalseg."):
+        make = get_type_hints(make).get("return")
+    return isinstance(make, type) and issubclass(make, nn.Module)
 
 
 def load_into(net: nn.Module, settings: Backbone) -> None:

@@ -18,10 +18,13 @@ VARIABLE = "FRUGALSEG_RUNS"
 TARGETS = {
     "mini-pretrain": "mini-sfc", "mini-sfc": "mini-sfc", "mini-cti": "mini-cti", "mini-dsmf": "mini-dsmf",
     "mini-mevt-real": "mini-mevt-real", "mini-mevt": "mini-mevt", "data-mini": "data-mini", "claims": "claims",
-    "cti-ablation": "cti-ablation",
+    "cti-ablation": "cti-ablation", "folder-segment": "folder-segment", "folder-": "folder-masks",
 }  # fmt: skip
 """Start of an experiment's name -> make target, where they differ; the first that fits counts."""
-KEPT = ("fold", "protocol", "labels", "year", "val_classes", "train_split", "val_split", "test_split", "predict_split")
+KEPT = (
+    "fold", "protocol", "labels", "year", "val_classes", "train_split", "val_split", "test_split", "predict_split",
+    "image_dir", "mask_dir", "tags_file", "classes_file", "background", "val_share", "split_seed", "folds",
+)  # fmt: skip
 """Settings of a data module that say which classes and splits it has."""
 
 
