@@ -717,3 +717,4 @@ include experiments/claims.mk
 include experiments/official.mk
 include experiments/segment.mk
 include experiments/folder.mk
+include experiments/supply.mk
