@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from frugalseg.nn.initial import small_normal_
 from frugalseg.ops.cam import resize
 from frugalseg.papers.mevt.blocks import initialise
 from frugalseg.papers.mevt.decoder import Decoder
@@ -114,7 +115,7 @@ class MEVT(nn.Module):
         self.apply(initialise)
         for vector in (self.encoder.stages[3].token, self.encoder.mask_token):
             if isinstance(vector, nn.Parameter):
-                nn.init.trunc_normal_(vector, std=0.02)
+                small_normal_(vector)
 
     def forward(self, image: Tensor, mask: Tensor | None = None) -> Dense:
         """Dense features and global token.

@@ -14,6 +14,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from frugalseg.nn.initial import small_normal_
 from frugalseg.papers.mevt.blocks import as_tokens
 from frugalseg.papers.mevt.decoder import Decoder
 from frugalseg.papers.mevt.encoder import STEP, Encoder
@@ -177,7 +178,7 @@ class TimmMEVT(nn.Module):
         self.global_pool: Pool = self.global_pool if global_pool is None else global_pool
         self.head: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         for parameter in self.head.parameters():
-            nn.init.trunc_normal_(parameter, std=0.02) if parameter.ndim > 1 else nn.init.zeros_(parameter)
+            small_normal_(parameter) if parameter.ndim > 1 else nn.init.zeros_(parameter)
 
     def no_weight_decay(self) -> set[str]:
         """The global token; norms and biases are the trainer's own to leave out."""
