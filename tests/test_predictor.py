@@ -164,7 +164,7 @@ class Malicious:
 
 
 def of_another_task(path):
-    known = {"_class_path": "frugalseg.papers.sfc.SFC"}
+    known = {"_class_path": "frugalseg.stages.irn.IRN"}
     torch.save({"state_dict": {}, "hyper_parameters": known}, path)
 
 
@@ -173,7 +173,7 @@ BROKEN = {
     "text": (lambda path: path.write_text("{}"), "not a readable checkpoint"),
     "plain weights": (lambda path: torch.save({"a": torch.zeros(1)}, path), "which task"),
     "a list": (lambda path: torch.save([1], path), "which task"),
-    "another task": (of_another_task, "holds frugalseg.papers.sfc.SFC"),
+    "another task": (of_another_task, "holds frugalseg.stages.irn.IRN"),
     "a pickle": (lambda path: path.write_bytes(pickle.dumps(Malicious())), "not a readable checkpoint"),
     "torch with a pickle": (lambda path: torch.save({"hyper_parameters": Malicious()}, path), "not a readable"),
 }

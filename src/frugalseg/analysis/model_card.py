@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frugalseg.analysis.net_card import judged_whole, net_card, table
 from frugalseg.errors import RunFolderError
 from frugalseg.run import file_digest, read_json
 
@@ -59,9 +60,10 @@ def read_score(run: Path, checkpoint: Path) -> Score:
     model = identity.get("model") or {}
     task = str(model.get("class_path", "")).rsplit(".", 1)[-1]
     init = model.get("init_args") or {}
+    backbone = init.get("backbone") if isinstance(init.get("backbone"), Mapping) else {}
     task += f", {init['head']}" if init.get("head") else ""
-    task += ", Z ++ F4" if ((init.get("backbone") or {}).get("options") or {}).get("joined") else ""
-    return Score(run.as_posix(), task, data_of(identity), _protocol(metrics), values)
+    task += ", Z ++ F4" if ((backbone or {}).get("options") or {}).get("joined") else ""
+    return Score(run.as_posix(), task or "evaluate", data_of(identity), _protocol(metrics), values)
 
 
 def judged_by(run: Path, checkpoint: Path) -> bool:
@@ -72,15 +74,18 @@ def judged_by(run: Path, checkpoint: Path) -> bool:
         checkpoint: the file.
     """
     identity = read_json(run / "provenance.json").get("identity") or {}
+    digest = file_digest(checkpoint)
+    if judged_whole(identity, digest):
+        return True
     backbone = ((identity.get("model") or {}).get("init_args") or {}).get("backbone")
     named = backbone.get("weights") if isinstance(backbone, Mapping) else None
-    if not str((backbone or {}).get("prefix", "")).startswith(TEACHER):
+    if not isinstance(backbone, Mapping) or not str(backbone.get("prefix", "")).startswith(TEACHER):
         return False  # the student's, say
     # what the run has read; runs from before that was noted only name the file
-    digest = (identity.get("inputs") or {}).get("backbone.weights")
-    if digest is None and named is not None and Path(named).is_file():
-        digest = file_digest(Path(named))
-    return bool(digest == file_digest(checkpoint))
+    read = (identity.get("inputs") or {}).get("backbone.weights")
+    if read is None and named is not None and Path(named).is_file():
+        read = file_digest(Path(named))
+    return bool(read == digest)
 
 
 def data_of(identity: Mapping[str, Any]) -> str:
@@ -90,7 +95,8 @@ def data_of(identity: Mapping[str, Any]) -> str:
         identity: of `provenance.json`.
     """
     data = identity.get("data") or {}
-    name, init = str(data.get("class_path", "")).rsplit(".", 1)[-1], data.get("init_args") or {}
+    # `frugalseg evaluate` notes the class alone
+    name, init = str(data.get("class_path") or data.get("class", "")).rsplit(".", 1)[-1], data.get("init_args") or {}
     index = Path(str(init.get("index") or ""))
     if "index" in init:
         name = str(read_json(index).get("benchmark")) if index.is_file() else "kept features"
@@ -112,7 +118,10 @@ def model_card(config: Mapping[str, Any], scores: Sequence[Score]) -> str:
         config: what `config.json` holds.
         scores: measured ones, or none.
     """
-    preset, source = config["preset"], config.get("source") or {}
+    source = config.get("source") or {}
+    if "task" in config:
+        return net_card(config, _training(source, "The whole net, without its training's state."), _measured(scores))
+    preset = config["preset"]
     tags = ["frugalseg", "image-feature-extraction", "self-supervised", "dense-features", preset]
     head = ["license: apache-2.0", "library_name: frugalseg", "pipeline_tag: image-feature-extraction", "tags:"]
     parts = [
@@ -120,7 +129,7 @@ def model_card(config: Mapping[str, Any], scores: Sequence[Score]) -> str:
         f"# {preset}, pre-trained without labels",
         _what(config),
         "## How it was trained",
-        _training(source),
+        _training(source, "The teacher's backbone, without heads."),
         "## Measured",
         _measured(scores),
         "## Limits",
@@ -145,11 +154,11 @@ def _what(config: Mapping[str, Any]) -> str:
         f"{config['multiple']}",
         "weights": f"`{config['weights']['file']}`, SHA-256 `{config['weights']['sha256']}`",
     }
-    return _table(("", ""), facts.items())
+    return table(("", ""), facts.items())
 
 
-def _training(source: Mapping[str, Any]) -> str:
-    """Facts of the run, and the settings of the task."""
+def _training(source: Mapping[str, Any], part: str) -> str:
+    """Facts of the run, which part of the net this is, and the settings of the task."""
     known, record = source.get("hyper_parameters") or {}, source.get("provenance") or {}
     if not record:
         facts = {"run": "not known: the checkpoint lay in no run folder"}
@@ -165,12 +174,10 @@ def _training(source: Mapping[str, Any]) -> str:
             "hardware": _hardware(record),
         }
     facts |= {"checkpoint": f"step {source.get('step')}, SHA-256 `{source.get('checkpoint')}`"}
-    settings = _table(("setting", "value"), ((f"`{k}`", f"`{json.dumps(v)}`") for k, v in sorted(known.items())))
+    settings = table(("setting", "value"), ((f"`{k}`", f"`{json.dumps(v)}`") for k, v in sorted(known.items())))
     last = {f"`{k}`": f"{v:.4g}" for k, v in (source.get("metrics") or {}).items() if k.startswith("train/loss")}
-    losses = "\n\nLosses of the last logged step:\n\n" + _table(("key", "value"), last.items()) if last else ""
-    return (
-        f"{_table(('', ''), facts.items())}\n\nThe teacher's backbone, without heads. Settings:\n\n{settings}{losses}"
-    )
+    losses = "\n\nLosses of the last logged step:\n\n" + table(("key", "value"), last.items()) if last else ""
+    return f"{table(('', ''), facts.items())}\n\n{part} Settings:\n\n{settings}{losses}"
 
 
 def _hardware(record: Mapping[str, Any]) -> str:
@@ -187,7 +194,7 @@ def _measured(scores: Sequence[Score]) -> str:
         for score in scores
         for key, value in sorted(score.values.items())
     ]
-    return "Read from `metrics.json` of these runs, each of which judged this very checkpoint.\n\n" + _table(
+    return "Read from `metrics.json` of these runs, each of which judged this very checkpoint.\n\n" + table(
         ("run", "task", "data", "protocol", "key", "value"), rows
     )
 
@@ -200,9 +207,3 @@ def _timm(config: Mapping[str, Any]) -> str:
         f"Or as a model of timm{more}:\n\n```python\n"
         f'{first}import timm\nnet = timm.create_model("local-dir:FOLDER", pretrained=True)\n```'
     )
-
-
-def _table(head: Sequence[str], rows: Any) -> str:
-    """Markdown; a bar inside a cell would end it."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

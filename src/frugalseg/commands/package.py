@@ -1,6 +1,7 @@
-"""`frugalseg package`: a checkpoint of a pre-training as a folder for others: safetensors, settings, a model card.
+"""`frugalseg package`: a checkpoint as a folder for others: safetensors, settings, a model card.
 
-Only the teacher's backbone goes in, without heads. `frugalseg.load(FOLDER)` opens it, and so does
+Of a segmentation net, a classifier or a few-shot net the whole net goes in, of a pre-training the teacher's backbone
+alone, without heads. `frugalseg.load(FOLDER)` opens it, without Lightning or any code of training; a pre-training also
 `timm.create_model("local-dir:FOLDER", pretrained=True)`.
 """
 
@@ -8,9 +9,10 @@ import argparse
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors.torch import save
 from timm.models import get_pretrained_cfg
@@ -20,16 +22,24 @@ from frugalseg.analysis.model_card import Score, data_of, judged_by, model_card,
 from frugalseg.data.io import write_atomic
 from frugalseg.errors import CheckpointError, RunFolderError
 from frugalseg.predictor.features import FeaturePredictor
-from frugalseg.predictor.source import CARD, CONFIG, FORMAT, WEIGHTS, Source, read_source
+from frugalseg.predictor.few_shot import FewShotPredictor
+from frugalseg.predictor.opening import predictor_of
+from frugalseg.predictor.seeds import SeedPredictor
+from frugalseg.predictor.segmenter import SegmentPredictor
+from frugalseg.predictor.source import CARD, CONFIG, FORMAT, NET_FORMAT, WEIGHTS, NetSource, Source, read_source
 from frugalseg.run import file_digest, read_json, write_json, write_text
 
+Whole = SegmentPredictor | SeedPredictor | FewShotPredictor
+"""Predictors whose whole net is packaged."""
 VERSIONS = ("frugalseg", "torch", "timm", "safetensors")
 
 
 def run(argv: list[str]) -> int:
     """Write the folder whole or not at all."""
     parser = argparse.ArgumentParser("frugalseg package", description=__doc__)
-    parser.add_argument("checkpoint", type=Path, help="of `frugalseg fit` with frugalseg.papers.mevt.Pretrain")
+    parser.add_argument(
+        "checkpoint", type=Path, help="of `frugalseg fit`, of any task whose net gives masks or features"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
         "--scores", type=Path, nargs="+", default=[], metavar="RUN", help="finished runs that judged it"
@@ -49,7 +59,7 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def write_package(source: Source, out: Path, scores: Sequence[Score] = ()) -> None:
+def write_package(source: Source | NetSource, out: Path, scores: Sequence[Score] = ()) -> None:
     """Write a package in place of what is there.
 
     Args:
@@ -60,13 +70,15 @@ def write_package(source: Source, out: Path, scores: Sequence[Score] = ()) -> No
     Raises:
         CheckpointError: the tensors are not those of the net that the checkpoint names.
     """
-    net = FeaturePredictor(source)  # refuses what could not be opened again
+    net = cast(Whole | FeaturePredictor, predictor_of(source))  # refuses what could not be opened again
     draft, old = (out.with_name(f".{out.name}.{os.getpid()}.{what}") for what in ("tmp", "old"))
     draft.mkdir(parents=True)
     try:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in source.tensors.items()}
+        # of a whole net as it answers: a classifier's tokens are folded by now
+        found = source.tensors if isinstance(source, Source) else net.net.state_dict()
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
         write_atomic(draft / WEIGHTS, lambda stream: stream.write(save(tensors, {"format": "pt"})))
-        config = _config(net, draft / WEIGHTS)
+        config = _config(net, draft / WEIGHTS) if isinstance(net, FeaturePredictor) else _whole(net, draft / WEIGHTS)
         write_json(draft / CONFIG, config)
         write_text(draft / CARD, model_card(config, scores))
         if out.exists():
@@ -86,7 +98,7 @@ def _check_place(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise RunFolderError(f"{out}: is there already; give another --out, or --overwrite")
     strange = sorted({path.name for path in out.iterdir()} - {WEIGHTS, CONFIG, CARD}) if out.is_dir() else [out.name]
-    if strange or (any(out.iterdir()) and read_json(out / CONFIG).get("format") != FORMAT):
+    if strange or (any(out.iterdir()) and read_json(out / CONFIG).get("format") not in (FORMAT, NET_FORMAT)):
         raise RunFolderError(f"{out}: is no package of this verb ({', '.join(strange[:3])}); give another --out")
 
 
@@ -102,6 +114,33 @@ def _config(net: FeaturePredictor, weights: Path) -> dict[str, Any]:
         "stride": net.stride,
         "token_width": net.token_width,
         "multiple": net.multiple,
+        **_common(net, weights),
+    }
+    return {**own, **_for_timm(source)}
+
+
+def _whole(net: Whole, weights: Path) -> dict[str, Any]:
+    """The same for a net that gives masks."""
+    source, count = net.source, len(net.class_names) or int(getattr(net, "num_classes", 0))
+    settings = dict(source.settings)
+    if isinstance(net, SegmentPredictor):
+        settings |= {"inference": asdict(net.inference)} if "inference" in settings else {}
+    return {
+        "format": NET_FORMAT,
+        "kind": net.kind,
+        "task": source.task,
+        "settings": settings,
+        "num_classes": count,
+        "class_names": list(net.class_names),
+        "palette": net.palette[:count].tolist(),
+        **_common(net, weights),
+    }
+
+
+def _common(net: Whole | FeaturePredictor, weights: Path) -> dict[str, Any]:
+    """What the settings of every package hold."""
+    source = net.source
+    return {
         "mean": list(source.mean),
         "std": list(source.std),
         "weights": {
@@ -112,16 +151,13 @@ def _config(net: FeaturePredictor, weights: Path) -> dict[str, Any]:
         "versions": {name: metadata.version(name) for name in VERSIONS},
         "source": _origin(source),
     }
-    return {**own, **_for_timm(source)}
 
 
-def _origin(source: Source) -> dict[str, Any]:
+def _origin(source: Source | NetSource) -> dict[str, Any]:
     """Where the weights come from, without paths of the machine."""
     facts = source.facts
     known = {key: facts.get(key) for key in ("hyper_parameters", "step", "epoch", "metrics")}
-    settings: dict[str, Any] = dict(known["hyper_parameters"] or {})
-    if settings.get("weights"):
-        known["hyper_parameters"] = {**settings, "weights": Path(settings["weights"]).name}
+    known["hyper_parameters"] = _without_places(known["hyper_parameters"] or {})
     record: Mapping[str, Any] = facts.get("provenance") or {}
     kept = ("experiment", "stage", "seed", "digest", "git", "versions", "hardware", "devices", "precision", "data")
     told = {key: record[key] for key in (*kept, "started", "splits") if key in record}
@@ -129,6 +165,17 @@ def _origin(source: Source) -> dict[str, Any]:
         told["data_class"] = data_of(record.get("identity") or {})
         told["images"] = (record.get("splits") or {}).get("train")
     return {**known, "provenance": told, "checkpoint": file_digest(source.path)}
+
+
+def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings whose files have lost their folders, at any depth."""
+    found = dict(settings)
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found[key] = _without_places(value)
+        elif value and key in ("weights", "stem_weights"):
+            found[key] = Path(str(value)).name
+    return found
 
 
 def _for_timm(source: Source) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from frugalseg.data.episode_files import SEED, files_of
 from frugalseg.data.io import read_image, read_mask
 from frugalseg.data.normalise import IMAGENET_MEAN, IMAGENET_STD, Normaliser
 from frugalseg.data.recipes import Item, Recipe, Triple
+from frugalseg.data.rescale import longer_side
 from frugalseg.data.transforms import Augment
 from frugalseg.errors import ConfigError, DatasetError
 
@@ -147,12 +147,8 @@ class Episodes(Recipe):
         binary = _binary(ids, episode.class_id)
         if not (binary == 1).any():
             _demand_class(sample, episode.class_id, num_classes)
-        height, width = image.shape[:2]
-        factor = self.size / max(height, width)
-        if factor != 1:
-            to = max(1, round(width * factor)), max(1, round(height * factor))
-            image = cast(Bytes, cv2.resize(image, to, interpolation=cv2.INTER_LINEAR))
-            binary = cast(Bytes, cv2.resize(binary, to, interpolation=cv2.INTER_NEAREST_EXACT))
+        image, fitted = longer_side(image, binary, self.size)
+        binary = cast(Bytes, fitted)
         return self._placed(image, binary, top_left((image.shape[0], image.shape[1]), self.size))
 
     def _placed(self, image: Bytes, binary: Bytes, placement: Placement) -> tuple[Tensor, Tensor]:

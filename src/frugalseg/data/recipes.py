@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -21,6 +20,7 @@ from frugalseg.data.crop import Placement, place_mask, random_placement, whole
 from frugalseg.data.io import read_image, read_mask
 from frugalseg.data.memory import batch_memory
 from frugalseg.data.normalise import IMAGENET_MEAN, IMAGENET_STD, Normaliser
+from frugalseg.data.rescale import rescaled
 from frugalseg.data.transforms import Augment
 from frugalseg.data.two_views import weak_and_strong
 from frugalseg.errors import ConfigError, DatasetError
@@ -288,7 +288,7 @@ class MultiScale(Recipe):
     def evaluation_item(self, sample: Sample, num_classes: int) -> Item:
         """Make one (2, 3, H_s, W_s) tensor per scale, and tags where they are known."""
         image = read_image(sample.image, keep=sample.keep)
-        images = [torch.from_numpy(self.normaliser.pair(_resized(image, scale))) for scale in self.scales]
+        images = [torch.from_numpy(self.normaliser.pair(rescaled(image, scale))) for scale in self.scales]
         item: Item = {"id": sample.id, "images": images, "size": _size(image)}
         item["pixels"] = torch.from_numpy(np.array(image))  # a copy: what Pillow lends is read-only
         if sample.tags is not None:
@@ -333,13 +333,6 @@ def _size(image: NDArray[np.uint8]) -> tuple[int, int]:
 
 def _place(image: NDArray[np.uint8], crop: int | None, rng: np.random.Generator) -> Placement:
     return whole(_size(image)) if crop is None else random_placement(_size(image), crop, rng)
-
-
-def _resized(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-    if scale == 1:
-        return image
-    height, width = (max(1, round(scale * side)) for side in _size(image))
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _stack(items: Sequence[Item]) -> dict[str, Any]:

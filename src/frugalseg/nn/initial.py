@@ -12,8 +12,8 @@ def small_normal_(tensor: Tensor) -> Tensor:
     """Fill with normal numbers of standard deviation 0.02, as timm does.
 
     `trunc_normal_` cuts at 2, a hundred standard deviations away, by inverting the distribution function; where the
-    uniform number under it is rounded to an end (seen with torch 2.11), the weight is 2 itself. Such ones are drawn again;
-    where there are none, no further random number is taken.
+    uniform number under it is rounded to an end (seen with torch 2.11), the weight is 2 itself. Such ones are drawn
+    again; where there are none, no further random number is taken.
 
     Args:
         tensor: filled in place.

@@ -68,7 +68,8 @@ def with_background(logits: Tensor) -> Tensor:
 
 def resize(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
     """Bilinear resize of (N, C, H, W) to `size`; returns the argument itself where the size is right already."""
-    if maps.shape[-2:] == torch.Size(size):
+    # in a graph whose sides are open the question has no answer; interpolation at the same size changes nothing
+    if not torch.compiler.is_exporting() and maps.shape[-2:] == torch.Size(size):
         return maps
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=align_corners)
 

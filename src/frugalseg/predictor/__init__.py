@@ -2,7 +2,22 @@
 
 from frugalseg.predictor.base import Picture, Predictor
 from frugalseg.predictor.features import FeaturePredictor
+from frugalseg.predictor.few_shot import FewShotPredictor
 from frugalseg.predictor.opening import build_model, open_predictor
-from frugalseg.predictor.source import Source, read_source
+from frugalseg.predictor.seeds import SeedPredictor
+from frugalseg.predictor.segmenter import SegmentPredictor
+from frugalseg.predictor.source import NetSource, Source, read_source
 
-__all__ = ["FeaturePredictor", "Picture", "Predictor", "Source", "build_model", "open_predictor", "read_source"]
+__all__ = [
+    "FeaturePredictor",
+    "FewShotPredictor",
+    "NetSource",
+    "Picture",
+    "Predictor",
+    "SeedPredictor",
+    "SegmentPredictor",
+    "Source",
+    "build_model",
+    "open_predictor",
+    "read_source",
+]

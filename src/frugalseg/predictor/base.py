@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, NoReturn, overload
+from typing import Any, ClassVar, NoReturn, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from frugalseg.data.io import read_image
 from frugalseg.errors import CheckpointError, ImageError
+from frugalseg.ops.palette import voc_palette
 
 Picture = str | PathLike[str] | Image.Image | NDArray[np.uint8]
 """One image: a file, a Pillow image, or an array (H, W, 3) uint8 RGB."""
@@ -24,21 +25,67 @@ class Predictor:
 
     Each kind of net overrides what it can do; the rest refuses in one line that says what it can do instead.
 
+    Attributes:
+        kind: `segmenter`, `seeds`, `few-shot` or `features`.
+        class_names: by class id, the background's first where there is one; empty where nothing is known of them.
+        palette: (256, 3) uint8, colour of each class id.
+
     Args:
         path: where it came from, for messages.
         able: what it can do, for messages.
+        class_names: by class id.
+        palette: (256, 3) uint8; None for VOC's.
     """
 
-    def __init__(self, path: Path, able: str) -> None:
-        self.path, self.able = path, able
+    kind: ClassVar[str] = "features"
 
-    def __call__(self, image: Picture, tags: Sequence[str] | None = None, supports: Any = None) -> NDArray[np.uint8]:
-        """(H, W) class ids of an image; of no kind of net so far.
+    def __init__(
+        self, path: Path, able: str, class_names: Sequence[str] = (), palette: NDArray[np.uint8] | None = None
+    ) -> None:
+        self.path, self.able = path, able
+        self.class_names: tuple[str, ...] = tuple(class_names)
+        self.palette: NDArray[np.uint8] = voc_palette() if palette is None else palette
+
+    def __call__(
+        self,
+        image: Picture,
+        tags: Sequence[str | int] | None = None,
+        supports: Sequence[tuple[Picture, Any]] | None = None,
+    ) -> NDArray[np.uint8]:
+        """The mask of an image at its own size.
+
+        Args:
+            image: a path, Pillow image or array (H, W, 3) uint8.
+            tags: which classes the image shows, by name or class id; for nets of kind `seeds` alone, which guess them
+                where this is None.
+            supports: images with masks that show what is sought; for nets of kind `few-shot` alone, and needed there.
+
+        Returns:
+            (H, W) class ids; of kind `few-shot` 1 for what is sought and 0 for the rest.
 
         Raises:
+            ImageError: the image is missing, damaged, or of another shape or type.
+            ConfigError: tags or supports that this kind of net does not take, or has no such class.
             CheckpointError: the net gives no masks.
         """
         self._cannot("masks")
+
+    def maps(self, image: Picture, tags: Sequence[str | int] | None = None) -> dict[int, NDArray[np.float32]]:
+        """Class maps of an image at its own size; of kind `seeds` alone.
+
+        Args:
+            image: as of a call.
+            tags: as of a call.
+
+        Returns:
+            Class id -> (H, W): the background's at 0, and one for each tag. The mask is where each is largest.
+
+        Raises:
+            ImageError: as of a call.
+            ConfigError: no such class.
+            CheckpointError: the net gives none.
+        """
+        self._cannot("class maps")
 
     @overload
     def features(self, image: Picture) -> Tensor: ...

@@ -3,7 +3,6 @@
 from typing import Any, cast
 
 import numpy as np
-import timm
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -16,7 +15,9 @@ from frugalseg.papers.mevt.backbones import create_backbone
 from frugalseg.papers.mevt.encoder import STEP
 from frugalseg.papers.mevt.model import Dense
 from frugalseg.predictor.base import Predictor
+from frugalseg.predictor.nets import load_exactly, move
 from frugalseg.predictor.source import Source
+from frugalseg.predictor.trust import check_timm
 
 
 class FeaturePredictor(Predictor):
@@ -34,8 +35,8 @@ class FeaturePredictor(Predictor):
     def __init__(self, source: Source, device: str | torch.device = "cpu") -> None:
         super().__init__(source.path, "dense features and a token: features(image), token(image)")
         self.source = source
-        net = cast(Any, build_net(source))
-        self.net, self.device = net, _move(net, device)
+        net = cast(Any, build_backbone(source))
+        self.net, self.device = net, move(net, device)
         self.width = int(net.width)
         """D, channels of the dense features."""
         self.stride = int(net.stride)
@@ -61,58 +62,28 @@ class FeaturePredictor(Predictor):
         return self._dense(pixels).token[0].float().cpu()
 
 
-def build_net(source: Source) -> nn.Module:
+def build_backbone(source: Source) -> nn.Module:
     """The net of a source with its weights, in evaluation mode.
 
+    Args:
+        source: of `read_source`.
+
     Raises:
-        CheckpointError: the tensors are not those of the net.
+        CheckpointError: the tensors are not those of the net, or it would read other files.
     """
-    _refuse_fetching(source)
     try:
+        if not source.is_mevt:
+            check_timm(source.preset, source.changes)
         net = create_backbone(source.preset, source.changes, teacher=True)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source.path}: {error}") from error
     except ConfigError as error:
         raise CheckpointError(f"{source.path}: its net cannot be built ({error})") from error
-    load_exactly(net if source.is_mevt else cast(nn.Module, net.net), source)
+    own = net if source.is_mevt else cast(nn.Module, net.net)
+    load_exactly(own, source.tensors, str(source.path), source.preset)
     return net.eval().requires_grad_(False)
-
-
-def _refuse_fetching(source: Source) -> None:
-    """Refuse names and arguments by which timm would read other places than the file that was opened."""
-    if source.is_mevt:
-        return
-    reading = [key for key in source.changes if key.startswith(("pretrained", "checkpoint_path", "cache_dir"))]
-    if reading or not timm.is_model(source.preset):
-        what = f"the argument {reading[0]}" if reading else f"the net {source.preset!r}"
-        raise CheckpointError(f"{source.path}: asks for {what}, which is none of timm's own; it is not opened")
-
-
-def load_exactly(net: nn.Module, source: Source) -> None:
-    """Load a source's tensors into a net that has just these.
-
-    Raises:
-        CheckpointError: a tensor is missing, is too many, or has another shape.
-    """
-    wanted = {name: tensor.shape for name, tensor in net.state_dict().items()}
-    found = {name: tensor.shape for name, tensor in source.tensors.items()}
-    if wrong := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
-        shapes = [tuple(known[wrong[0]]) if wrong[0] in known else "not there" for known in (found, wanted)]
-        raise CheckpointError(
-            f"{source.path}: {len(wrong)} tensors are not those of {source.preset}: {wrong[0]} is {shapes[0]}, in the "
-            f"net {shapes[1]}; give the checkpoint of this very net"
-        )
-    net.load_state_dict(source.tensors)
 
 
 def multiple_of(source: Source, net: Any) -> int:
     """Sides that a net takes: 32 for MEVT's own; of timm's, the patch of a transformer and anything for the others."""
     return STEP if source.is_mevt else int(net.multiple)
-
-
-def _move(net: nn.Module, device: str | torch.device) -> torch.device:
-    try:
-        place = torch.device(device)
-        net.to(place)
-    except (RuntimeError, AssertionError) as error:
-        line = (str(error).splitlines() or ["unknown"])[0][:160]
-        raise ConfigError(f"device {device!r}: {line}; give cpu, or cuda where there is a GPU") from error
-    return place

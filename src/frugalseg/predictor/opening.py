@@ -1,23 +1,52 @@
 """From files to nets: `frugalseg.load` and `frugalseg.create_model`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, cast
 
 import timm
+import torch
 from torch import nn
 
 from frugalseg.errors import CheckpointError, ConfigError
 from frugalseg.papers.mevt.model import PRESETS
 from frugalseg.papers.mevt.timm_entry import TimmMEVT
 from frugalseg.predictor.base import Predictor
-from frugalseg.predictor.features import FeaturePredictor, load_exactly
-from frugalseg.predictor.source import Source, read_source
+from frugalseg.predictor.features import FeaturePredictor
+from frugalseg.predictor.few_shot import FewShotPredictor
+from frugalseg.predictor.kinds import TASKS
+from frugalseg.predictor.nets import load_exactly
+from frugalseg.predictor.seeds import SeedPredictor
+from frugalseg.predictor.segmenter import SegmentPredictor
+from frugalseg.predictor.source import NetSource, Source, read_source
+
+PREDICTORS: dict[str, Callable[[NetSource, str | torch.device], Predictor]] = {
+    "segmenter": SegmentPredictor,
+    "seeds": SeedPredictor,
+    "few-shot": FewShotPredictor,
+}
+"""By kind."""
 
 
 def open_predictor(checkpoint: str | PathLike[str], device: str = "cpu") -> Predictor:
-    """See `frugalseg.load`. Kinds of nets are told apart here: other tasks add theirs to `source.TASKS`."""
-    return FeaturePredictor(read_source(checkpoint), device)
+    """See `frugalseg.load`. Which task gives which kind of predictor is said by `kinds.TASKS`."""
+    return predictor_of(read_source(checkpoint), device)
+
+
+def predictor_of(source: Source | NetSource, device: str | torch.device = "cpu") -> Predictor:
+    """The predictor of a source.
+
+    Args:
+        source: of `read_source`.
+        device: as torch names it.
+
+    Raises:
+        CheckpointError: the tensors are not those of the net.
+        ConfigError: no such device.
+    """
+    if isinstance(source, Source):
+        return FeaturePredictor(source, device)
+    return PREDICTORS[TASKS[source.task].kind](source, device)
 
 
 def build_model(name: str, checkpoint: str | PathLike[str] | None, changes: Mapping[str, Any]) -> TimmMEVT:
@@ -25,6 +54,10 @@ def build_model(name: str, checkpoint: str | PathLike[str] | None, changes: Mapp
     if name not in PRESETS:
         raise ConfigError(f"create_model: {name!r} is none of {', '.join(PRESETS)}; timm.create_model has its own")
     source = None if checkpoint is None else read_source(checkpoint)
+    if isinstance(source, NetSource):
+        raise CheckpointError(
+            f"{source.path}: holds no pre-training; give a checkpoint of frugalseg.papers.mevt.Pretrain"
+        )
     settings = dict(changes)
     if source is not None:
         settings = {**_settings_of(source, name), **changes}
@@ -35,7 +68,7 @@ def build_model(name: str, checkpoint: str | PathLike[str] | None, changes: Mapp
     if source is not None:
         # the classifier is new: nothing in a pre-training is of its kind
         head, net.head = net.head, nn.Identity()
-        load_exactly(net, source)
+        load_exactly(net, source.tensors, str(source.path), source.preset)
         net.head = head
     return net
 

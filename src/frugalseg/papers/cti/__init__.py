@@ -1,5 +1,25 @@
-"""CTI: class tokens infusion for weakly supervised semantic segmentation (CVPR 2024)."""
+"""CTI: class tokens infusion for weakly supervised semantic segmentation (CVPR 2024).
 
-from frugalseg.papers.cti.task import CTI
+Tasks are imported when they are first asked for: nets are used without Lightning too.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from frugalseg.papers.cti.task import CTI
 
 __all__ = ["CTI"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module of a name and keep the name here.
+
+    Raises:
+        AttributeError: the package has no such name.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from frugalseg.papers.cti import task
+
+    globals()[name] = value = getattr(task, name)
+    return value

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from frugalseg.errors import CheckpointError, ImageError
+from frugalseg.nn.initial import small_normal_
 from frugalseg.ops.precision import at_least_float32
 from frugalseg.papers.cti.blocks import AttentionSums, TokenBlock
 from frugalseg.papers.cti.embed import PatchEmbed, StemEmbed, resize_positions
@@ -76,10 +77,10 @@ class CTIViT(nn.Module):
         rates = torch.linspace(0, drop_path, depth).tolist()
         self.blocks = nn.ModuleList(TokenBlock(i, dim, heads, mlp_ratio, rate) for i, rate in enumerate(rates))
         for table in (self.cls_token, self.pos_embed_cls, self.pos_embed_pat):
-            nn.init.trunc_normal_(table, std=0.02)
+            small_normal_(table)
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                small_normal_(module.weight)
                 nn.init.zeros_(module.bias)
         # these two keep PyTorch's own initialisation, as the authors' do (cti.md 2.5)
         self.tokenizer: nn.Module | None = nn.Sequential(
@@ -138,7 +139,7 @@ class CTIViT(nn.Module):
     def start(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """(N, K + P, D) tokens at the input of block 0, and the grid."""
         patches, grid = self.embed(image)
-        tokens = self.class_tokens().to(patches.dtype).expand(len(image), -1, -1)
+        tokens = self.class_tokens().to(patches.dtype).expand(image.shape[0], -1, -1)
         return torch.cat([tokens, patches], dim=1), grid
 
     # ------------------------------------------------------------------ passes
@@ -151,7 +152,7 @@ class CTIViT(nn.Module):
 
     def scores(self, x: Tensor, grid: tuple[int, int]) -> Scores:
         """Both heads on the tokens (N, K + P, D) of the last block; no final norm (cti.md 2.4)."""
-        cells = x[:, self.tokens :].transpose(1, 2).reshape(len(x), -1, *grid)
+        cells = x[:, self.tokens :].transpose(1, 2).reshape(x.shape[0], -1, *grid)
         with torch.autocast(x.device.type, enabled=False):
             maps = at_least_float32(self.head(cells.to(self.head.weight.dtype)))
         return Scores(
@@ -178,7 +179,7 @@ class CTIViT(nn.Module):
         Returns:
             `Pass`.
         """
-        sums = AttentionSums(len(image), self.tokens, rows_from, patches_from)
+        sums = AttentionSums(image.shape[0], self.tokens, rows_from, patches_from)
         x, grid = self.start(image)
         x = self.run(x, 0, self.infusion + 1, sums)
         tokens = x[:, : self.tokens]

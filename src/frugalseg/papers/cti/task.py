@@ -17,11 +17,11 @@ from frugalseg.ops.confusion import mean_iou
 from frugalseg.ops.thresholds import cumulate, histogram
 from frugalseg.optim import decayed_groups, fused, warmup_cosine
 from frugalseg.papers.cti import losses
+from frugalseg.papers.cti.inference import seed_maps
 from frugalseg.papers.cti.memory import ClassMemory, paired_tokens
 from frugalseg.papers.cti.model import CTIViT
-from frugalseg.papers.cti.passes import Pass
 from frugalseg.papers.cti.second_view import view_arrays
-from frugalseg.papers.cti.seeds import KINDS, Fit, fit_patches, map_kinds, merge, unmirrored_sum
+from frugalseg.papers.cti.seeds import KINDS, Fit
 from frugalseg.papers.cti.settings import check_settings
 from frugalseg.papers.cti.weights import load_weights
 
@@ -250,33 +250,10 @@ class CTI(LightningModule):
             `keys` (k,) class ids, 0 first; `cam` (k, H, W) in 0..1, its first row the background token's map; with
             `parts` also `r`, `mt`, `f`, `q` and, once the class memory is filled, `infused`.
         """
-        kind = self.hparams["seed_map"]
-        kinds = list(KINDS) if parts else [kind]
-        keys = torch.cat([tags.new_ones(1), tags]).nonzero().flatten()
-        channels = keys if self.net.first else (keys[1:] - 1)
-        rows_from = None if kinds == ["r"] else 0
-        patches_from = 0 if "q" in kinds else None
-        sums: dict[str, list[Tensor]] = {}
-        for pair in pairs:
-            fitted = fit_patches(pair, self.net.patch_embed.patch, self.hparams["fit"], self.hparams["max_pixels"])
-            found = self.net(fitted.images, None, rows_from, patches_from)
-            maps = map_kinds(found, channels, kinds)
-            if parts and self.memory.is_full():
-                maps["infused"] = self._infused(fitted.images, found, tags)[:, channels]
-            for name, pair_maps in maps.items():
-                sums.setdefault(name, []).append(unmirrored_sum(pair_maps, fitted, size))
-        merged = {name: self._with_background(merge(scales)) for name, scales in sums.items()}
-        return {"keys": keys, "cam": merged[kind], **(merged if parts else {})}
-
-    def _infused(self, images: Tensor, found: Pass, tags: Tensor) -> Tensor:
-        """R (N, K, h, w) with the memory's prototypes infused, as in PX."""
-        own = found.tokens[:, self.net.first :]
-        infused: Pass = self.net(images, self.memory.infusion(own, tags.expand(len(images), -1)))
-        return infused.scores.maps
-
-    def _with_background(self, maps: Tensor) -> Tensor:
-        """Put an empty map in front where there is no background token."""
-        return maps if self.net.first else torch.cat([maps.new_zeros(1, *maps.shape[1:]), maps])
+        h, kind = self.hparams, self.hparams["seed_map"]
+        kinds, memory = (list(KINDS), self.memory) if parts else ([kind], None)
+        keys, maps = seed_maps(self.net, pairs, tags, size, kinds, h["fit"], h["max_pixels"], memory)
+        return {"keys": keys, "cam": maps[kind], **(maps if parts else {})}
 
     # ------------------------------------------------------------------ validation
 

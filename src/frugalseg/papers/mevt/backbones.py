@@ -50,7 +50,7 @@ class TimmBackbone(nn.Module):
             found = found.permute(0, 3, 1, 2) if self.last else found
             return Dense(found, found.mean(dim=(2, 3)), (found,))
         grid = image.shape[-2] // self.stride, image.shape[-1] // self.stride
-        cells = found[:, self.front :].transpose(1, 2).reshape(len(found), -1, *grid)
+        cells = found[:, self.front :].transpose(1, 2).reshape(found.shape[0], -1, *grid)
         token = found[:, 0] if self.front else found.mean(dim=1)
         return Dense(cells, token, (cells,))
 

@@ -14,6 +14,8 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from frugalseg.nn.initial import small_normal_
+
 EPS = 1e-6
 """Of layer norms."""
 
@@ -27,7 +29,7 @@ def as_tokens(x: Tensor) -> Tensor:
 
 def as_map(x: Tensor, grid: Grid) -> Tensor:
     """(N, H * W, C) -> (N, C, H, W)."""
-    return x.transpose(1, 2).reshape(len(x), x.shape[2], *grid)
+    return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], *grid)
 
 
 def run(module: Callable[..., Any], *inputs: Any, checkpointing: bool) -> Any:
@@ -43,7 +45,7 @@ def run(module: Callable[..., Any], *inputs: Any, checkpointing: bool) -> Any:
 def initialise(module: nn.Module) -> None:
     """Set weights as mevt.md b.6 does; for `nn.Module.apply`. Norms begin at 1 and 0 anyway."""
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        small_normal_(module.weight)
     elif isinstance(module, nn.Conv2d):
         fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=sqrt(2 / fan_out))

@@ -73,7 +73,7 @@ class Stage(nn.Module):
         if masked is not None:
             x = torch.where(masked[0][..., None], masked[1].to(x.dtype), x)
         if self.token is not None:
-            x = torch.cat([self.token.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([self.token.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
         for block in self.blocks:
             x = run(block, x, grid, checkpointing=checkpointing)
         x = self.norm(x)
@@ -147,7 +147,7 @@ class Encoder(nn.Module):
         height, width = image.shape[-2:]
         if not height or not width or height % STEP or width % STEP:
             raise ValueError(f"images must have sides that are multiples of {STEP}, got {height} x {width} (H x W)")
-        masked = None if mask is None else self._masked(mask, (len(image), height // STEP, width // STEP))
+        masked = None if mask is None else self._masked(mask, (image.shape[0], height // STEP, width // STEP))
         stages, x, token = [], image, image.new_empty(0)
         for stage in self.stages:
             x, token = stage(x, masked, self.checkpointing)

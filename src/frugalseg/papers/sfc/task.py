@@ -1,6 +1,5 @@
 """SFC as a LightningModule: the training step, its schedule, single-scale validation and multi-scale maps."""
 
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, cast
@@ -16,14 +15,13 @@ from frugalseg.batch import CountsClasses, ScalesBatch, TagBatch
 from frugalseg.errors import ConfigError
 from frugalseg.nn.backbone import Stages
 from frugalseg.nn.weights import load_backbone_weights
-from frugalseg.ops.cam import box_mask, labels_from_maps, merge_scales, normalise, resize
+from frugalseg.ops.cam import box_mask, labels_from_maps, normalise, resize
 from frugalseg.ops.confusion import confusion_matrix, mean_iou
 from frugalseg.optim import poly_sgd, trainable
 from frugalseg.papers.sfc import losses
 from frugalseg.papers.sfc.bank import ImageBank
+from frugalseg.papers.sfc.inference import class_maps
 from frugalseg.papers.sfc.model import SFCNet, half_size
-
-log = logging.getLogger(__name__)
 
 VALIDATED = ("m0", "mw", "mp", "sum")
 """Maps whose single-scale score is measured while training."""
@@ -331,20 +329,10 @@ class SFC(LightningModule):
         if "tags" not in batch:
             raise ConfigError("class activation maps need image-level labels; choose a split that has them")
         tags = batch["tags"][0]
-        present = torch.cat([tags.new_ones(1), tags])
-        keys = present.nonzero().flatten()
-        passes = [self.net.infer(pair, present, self._is_large(pair, batch)) for pair in batch["images"]]
+        limit = int(self.hparams["max_pixels"])
+        keys, maps, passes = class_maps(self.net, batch["images"], tags, batch["size"], limit, batch["id"][0])
         arrays = {"keys": keys.to(torch.uint8).cpu().numpy()}
-        for name in ("m0", "mw", "mp"):
-            merged = merge_scales([getattr(p, name)[0] for p in passes], batch["size"], keys)
-            arrays[name] = merged.half().cpu().numpy()
+        arrays |= {name: merged.half().cpu().numpy() for name, merged in maps.items()}
         if self.hparams["save_logits"]:
             arrays["logits"] = (passes[0].logits[0] / 2).half().cpu().numpy()
         return {"id": batch["id"][0], "arrays": arrays}
-
-    def _is_large(self, pair: Tensor, batch: ScalesBatch) -> bool:
-        """Whether an input is looked at in tiles; says so."""
-        height, width = pair.shape[-2:]
-        if large := height * width > int(self.hparams["max_pixels"]):
-            log.warning("%s: in tiles at %dx%d, more than max_pixels", batch["id"][0], height, width)
-        return large

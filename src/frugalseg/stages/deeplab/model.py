@@ -60,5 +60,7 @@ class DeepLabNet(nn.Module):
         """
         logits: Tensor = self.head(self.backbone(image))
         height, width = image.shape[-2:]
-        # the same for every backbone, so that tiles fit together; ResNets have this size anyway
-        return resize(logits, (-(-height // self.stride), -(-width // self.stride)))
+        # the same for every backbone, so that tiles fit together; ResNets have this size anyway. Rounded up without a
+        # minus sign: ONNX divides towards 0
+        more = self.stride - 1
+        return resize(logits, ((height + more) // self.stride, (width + more) // self.stride))
