@@ -718,3 +718,5 @@ include experiments/official.mk
 include experiments/segment.mk
 include experiments/folder.mk
 include experiments/supply.mk
+include experiments/fuzz.mk
+include experiments/faults.mk

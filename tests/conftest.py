@@ -10,6 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from frugalseg import limits
+
 REPOSITORY = Path(__file__).parent.parent
 GOLDEN = Path(os.environ.get("FRUGALSEG_GOLDEN", REPOSITORY / "tests" / "golden"))
 FACTS = Path(os.environ.get("FRUGALSEG_FACTS", REPOSITORY.parent / "shared"))
@@ -43,6 +45,12 @@ def hear_ctrl_c() -> None:
     """`preexec_fn` of processes that are to be interrupted: whoever was started in the background ignores SIGINT, and
     so do all that it starts."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def _own_nets(monkeypatch):
+    """Settings may name the tests' own nets, as with `--allow tests`."""
+    monkeypatch.setattr(limits, "PACKAGES", (*limits.PACKAGES, "tests"))
 
 
 @pytest.fixture(autouse=True)

@@ -124,6 +124,9 @@ def test_the_tour_of_the_readme_runs_as_it_stands(tmp_path):
         "package/model.safetensors",
         "report/index.html",
         "seed0/score/metrics.json",
+        "features.pt2",
+        "segmented/areas.json",
+        "official.pth",
     ):
         assert (tmp_path / "runs" / "tour" / name).stat().st_size > 0, name
 

@@ -20,7 +20,9 @@ def load(checkpoint: str | PathLike[str], device: str = "cpu") -> "Predictor":
         device: as torch names it.
 
     Returns:
-        What answers `features(image)` and `token(image)`; see `frugalseg.predictor.Predictor`.
+        What answers for images. By its `kind`: `segmenter` masks, `predictor(image)`; `seeds` masks and class maps of
+        tags, `predictor(image, tags)`; `few-shot` masks, `predictor(image, supports=[(image, mask)])`; `features`
+        `features(image)` and `token(image)`. See `frugalseg.predictor`.
 
     Raises:
         CheckpointError: it is missing, damaged, or of a task that nothing here makes a predictor of.

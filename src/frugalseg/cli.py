@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from frugalseg import limits
 from frugalseg._version import __version__
 from frugalseg.commands import SHARED, VERBS
 from frugalseg.data.meeting import find_place
 from frugalseg.data.team import alone
-from frugalseg.errors import ConfigError, FrugalsegError
+from frugalseg.errors import ConfigError, FrugalsegError, printable
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 
@@ -43,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(__version__)
         return 0
-    program = list(sys.argv)
+    program, before = list(sys.argv), limits.now()
     try:
         return _run_chain(words, from_shell=args is None)
     except KeyboardInterrupt:
@@ -66,6 +67,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(_of_file(error))
     finally:
         sys.argv = program
+        limits.use(before)
 
 
 MENDS = {
@@ -111,7 +113,7 @@ def _lost_rank(error: RuntimeError) -> str | None:
 
 
 def _fail(message: str) -> int:
-    print(f"frugalseg: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"frugalseg: error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return 2
 
 
@@ -166,7 +168,7 @@ class _Stderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
-        print(self.format(record), file=sys.stderr)
+        print(printable(self.format(record)), file=sys.stderr)
 
 
 def _log_to_stderr() -> None:
@@ -183,6 +185,8 @@ def console() -> None:
 
 
 def _dispatch(words: list[str]) -> int:
+    if words[0] != "follow":  # whose words are another command's
+        words = [words[0], *limits.take(words[1:])]
     if words[0] in VERBS:
         verb = partial(importlib.import_module(f"frugalseg.commands.{words[0]}").run, words[1:])
         code: int = verb() if words[0] in SHARED else alone(verb)
@@ -196,6 +200,11 @@ def _dispatch(words: list[str]) -> int:
     return run_trainer(words)
 
 
+_SHARED_WORDS = f"""every command:
+  --allow NAME[,NAME]   packages whose classes settings may name, beside {", ".join(limits.PACKAGES)}
+  --max-pixels N        largest image that is decoded, height times width; default: {limits.MAX_PIXELS}"""
+
+
 def _usage() -> str:
     verbs: dict[str, Any] = {
         "fit": "train a task",
@@ -205,4 +214,4 @@ def _usage() -> str:
         **VERBS,
     }
     rows = "\n".join(f"  {name:<10} {text}" for name, text in verbs.items())
-    return f"usage: frugalseg COMMAND [--help] ... [+ COMMAND ...]\n\n{rows}"
+    return f"usage: frugalseg COMMAND [--help] ... [+ COMMAND ...]\n\n{rows}\n\n{_SHARED_WORDS}"

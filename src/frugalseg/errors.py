@@ -4,6 +4,11 @@ Every message is one line: what is wrong (with the file or the key), then how to
 `frugalseg.cli.main` prints the line and exits with code 2; a traceback means a defect of the package.
 """
 
+import re
+
+_ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Signs that a terminal would act upon; line ends and tabs are not among them."""
+
 
 class FrugalsegError(Exception):
     """Base of all errors that a user can cause."""
@@ -51,3 +56,15 @@ class DownloadError(FrugalsegError):
 
 class DiskFullError(FrugalsegError):
     """The disk is full."""
+
+
+def printable(text: str) -> str:
+    """A text for a terminal: file names may hold signs that move its cursor, change its colours or its title.
+
+    Args:
+        text: may hold line ends.
+
+    Returns:
+        Control signs, marks that turn the direction of writing, and bytes that are no text, spelt out with a backslash.
+    """
+    return _ODD.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)

@@ -8,9 +8,11 @@ import torchvision
 import frugalseg
 from frugalseg.cli import main
 from frugalseg.convert import SOURCES
+from frugalseg.convert.build import build_task
 from frugalseg.convert.resnets import resnet_of
 from frugalseg.convert.source import Request
 from frugalseg.convert.stages import Stages, stages_of
+from frugalseg.errors import CheckpointError
 from frugalseg.nn.backbone import ResNetStages
 from frugalseg.nn.resnet38d import ResNet38
 from frugalseg.nn.weights import load_backbone_weights
@@ -21,6 +23,14 @@ from tests.convert.kinds import KINDS, vit
 from tests.convert.layouts import AuthorsIRN, AuthorsSFC
 
 IMAGE = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+
+
+def test_settings_that_the_command_line_notes_in_every_checkpoint_are_no_obstacle():
+    """`novel` comes from the data's few-shot fold, and SFC has no such argument."""
+    arguments = {"num_classes": 4, "novel": [], "weights": "/gone.pth", "_class_path": "frugalseg.papers.sfc.SFC"}
+    assert build_task("frugalseg.papers.sfc.SFC", arguments).hparams["num_classes"] == 4
+    with pytest.raises(CheckpointError, match="colour"):
+        build_task("frugalseg.papers.sfc.SFC", {**arguments, "colour": 1})
 
 
 @torch.no_grad()

@@ -56,7 +56,7 @@ def dying(folder, rank, how, step=3):
     """Words that let a rank die once."""
     given = {"rank": rank, "step": step, "how": how, "once": folder / f"{how}{rank}"}
     values = [f"--trainer.callbacks.{key}={value}" for key, value in given.items()]
-    return ["--trainer.callbacks+=tests.integration.launched.Die", *values]
+    return ["--trainer.callbacks+=tests.integration.launched.Die", "--allow=tests", *values]
 
 
 def environment(**more):

@@ -13,8 +13,8 @@ from frugalseg.errors import ConfigError
 REPOSITORY = Path(__file__).parents[2]
 PYPROJECT = REPOSITORY / "pyproject.toml"
 LOCK = REPOSITORY / "requirements.lock"
-UNLOCKED = frozenset({"reference"})
-"""Extras that the lock leaves out: it compiles C++."""
+UNLOCKED = frozenset({"fuzz", "reference"})
+"""Extras that the lock leaves out: they are of native code for few platforms, or compile C++."""
 PIN = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)==(?P<version>[\w.+!-]+)(?: ; (?P<marker>.+))?")
 
 

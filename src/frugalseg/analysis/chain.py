@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
+from frugalseg.analysis.names import in_page, shown
 from frugalseg.analysis.seeds import Aggregate
 from frugalseg.analysis.tables import cell
 
@@ -93,12 +94,12 @@ def is_chain(stages: dict[str, Aggregate]) -> bool:
 
 def chain_table(name: str, stages: dict[str, Aggregate]) -> Table:
     """Mean IoU of every intermediate on train and val."""
-    table = Table(title=f"{name}: mIoU in % along the chain")
+    table = Table(title=f"{shown(name)}: mIoU in % along the chain")
     table.add_column("after")
     for split in SPLITS:
         table.add_column(split, justify="right")
     for label, scores in chain_rows(stages):
-        table.add_row(label, *[cell(scores.get(split, {}), "value") for split in SPLITS])
+        table.add_row(shown(label), *[cell(scores.get(split, {}), "value") for split in SPLITS])
     return table
 
 
@@ -111,5 +112,6 @@ def chain_lines(results: dict[str, dict[str, Aggregate]]) -> list[str]:
     lines = ["", f"| experiment | after | {' | '.join(f'{split} mIoU %' for split in SPLITS)} |", "|---|---|---|---|"]
     for name, stages in results.items():
         for label, scores in chain_rows(stages) if is_chain(stages) else []:
-            lines.append(f"| {name} | {label} | {' | '.join(cell(scores.get(s, {}), 'value') for s in SPLITS)} |")
+            cells = " | ".join(cell(scores.get(split, {}), "value") for split in SPLITS)
+            lines.append(f"| {in_page(name)} | {in_page(label)} | {cells} |")
     return lines if len(lines) > 3 else []

@@ -14,6 +14,7 @@ import yaml
 
 from frugalseg.errors import ConfigError
 from frugalseg.run import digest_of
+from frugalseg.yaml_text import load_yaml
 
 KINDS = ("difference", "interaction", "within")
 PAPERS = ("sfc", "cti", "dsmf", "mevt")
@@ -127,7 +128,7 @@ def parse_claims(text: str, name: str) -> list[Claim]:
         ConfigError: something in it is wrong.
     """
     try:
-        content = yaml.load(text, Loader=_Strict)  # noqa: S506 (a SafeLoader)
+        content = load_yaml(text, _Strict)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{name}: no YAML ({' '.join(str(error).split())[:200]}); mend the file") from error
     if not isinstance(content, dict) or set(content) != {"seeds", "claims"} or not isinstance(content["claims"], list):

@@ -12,6 +12,7 @@ from frugalseg.analysis.pictures import Picture, captioned, enlarged
 from frugalseg.analysis.token_pictures import stacked
 from frugalseg.data.base import ClassTable, Sample
 from frugalseg.data.io import read_image, read_mask
+from frugalseg.data.opening import open_image
 from frugalseg.errors import MapsError
 from frugalseg.ops.palette import colourise, overlay
 
@@ -68,7 +69,7 @@ def first_row(panel: Path) -> Picture:
         MapsError: the panel cannot be read.
     """
     try:
-        picture = np.asarray(Image.open(panel).convert("RGB"))
+        picture = np.asarray(open_image(panel, error=MapsError).convert("RGB"))
     except (OSError, ValueError) as error:
         raise MapsError(f"{panel}: not readable ({error}); delete it and run the test stage again") from error
     return picture[: picture.shape[0] // 2]

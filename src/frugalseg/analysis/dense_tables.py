@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from frugalseg.analysis.dense_rows import DenseRow
+from frugalseg.analysis.names import in_page, shown
 from frugalseg.analysis.tables import cell
 
 TITLE = "dense features: mIoU and pixel accuracy in % on val"
@@ -53,7 +53,7 @@ def dense_table(rows: Sequence[DenseRow]) -> Table:
     for place, line in enumerate(lines):
         if place and line[1] != lines[place - 1][1]:
             table.add_section()
-        table.add_row(*map(escape, line))
+        table.add_row(*map(shown, line))
     return table
 
 
@@ -67,4 +67,4 @@ def dense_lines(rows: Sequence[DenseRow]) -> list[str]:
         return []
     heads, lines = columns(rows)
     head = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    return [*head, *[f"| {' | '.join(line)} |" for line in lines], "", f"{TITLE}; {NOTE}."]
+    return [*head, *[f"| {' | '.join(map(in_page, line))} |" for line in lines], "", f"{TITLE}; {NOTE}."]

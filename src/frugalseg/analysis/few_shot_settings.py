@@ -10,6 +10,7 @@ from frugalseg.analysis.few_shot_facts import AGAIN, protocol_texts, section
 from frugalseg.analysis.few_shot_fit import read_fit
 from frugalseg.errors import ConfigError, RunFolderError
 from frugalseg.run import digest_of, read_json
+from frugalseg.yaml_text import load_yaml
 
 
 class Settings(NamedTuple):
@@ -77,7 +78,7 @@ def read_settings(folder: Path, experiment: Path, fold: int, shots: int) -> Sett
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = load_yaml(path.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:160]
         raise RunFolderError(f"{path}: not readable ({reason}); {AGAIN}") from error

@@ -8,6 +8,7 @@ from rich.table import Table
 from frugalseg.analysis.few_shot_grid import Grid, grid_of
 from frugalseg.analysis.few_shot_pairs import paired_grids
 from frugalseg.analysis.few_shot_rows import FOLDS, Row
+from frugalseg.analysis.names import in_page, shown
 from frugalseg.analysis.seeds import Aggregate
 
 MEASURE = (
@@ -134,7 +135,7 @@ def grid_table(grid: Grid) -> Table:
         # a name or a number that is cut short may be read as another one
         table.add_column(escape(column), justify="left" if number == 0 else "right", overflow="fold")
     for line in grid.rows:
-        table.add_row(*map(escape, line))
+        table.add_row(*map(shown, line))
     return table
 
 
@@ -142,7 +143,7 @@ def fact_table(rows: Sequence[Row]) -> Table:
     """For the terminal; rows of one benchmark."""
     table = Table(title="what these numbers hang on", show_header=False)
     for heading, text in fact_lines(rows):
-        table.add_row(escape(heading), escape(text))
+        table.add_row(escape(heading), shown(text))
     return table
 
 
@@ -154,9 +155,9 @@ def page_lines(rows: Sequence[Row]) -> list[str]:
     """
     lines: list[str] = []
     for own in blocks(rows).values():
-        lines += ["", *[f"- **{heading}**: {text}" for heading, text in fact_lines(own)]]
+        lines += ["", *[f"- **{heading}**: {in_page(text)}" for heading, text in fact_lines(own)]]
         for grid in (main_grid(own), *paired_grids(own), *class_grids(own)):
             lines += ["", f"**{grid.title}**", "", f"| {' | '.join(grid.columns)} |", "|---" * len(grid.columns) + "|"]
-            lines += [f"| {' | '.join(line)} |" for line in grid.rows]
+            lines += [f"| {' | '.join(map(in_page, line))} |" for line in grid.rows]
             lines += [line for note in grid.notes for line in ("", note)]
     return lines[1:]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from frugalseg.analysis.chain import chain_lines
 from frugalseg.analysis.groups import GROUPS
+from frugalseg.analysis.names import in_page
 from frugalseg.analysis.scores import ending
 from frugalseg.analysis.seeds import Aggregate
 from frugalseg.analysis.tables import BEST, LOGITS, caption, cell, names_of, only_swept, splits_of, threshold_cell
@@ -53,7 +54,8 @@ def score_lines(results: dict[str, Aggregate]) -> list[str]:
         if swept:
             cells += [cell(rows, f"{split}/{form.format(ending(rule))}") for form in SWEPT_COLUMNS.values()]
             cells.append(threshold_cell(rows, split, rule))
-        lines.append(f"| {name} | {split} | {caption(rule)} | {' | '.join(cells)} | {rows[key]['n']:.0f} |")
+        head = " | ".join(map(in_page, (name, split, caption(rule))))
+        lines.append(f"| {head} | {' | '.join(cells)} | {rows[key]['n']:.0f} |")
     return lines
 
 
@@ -71,7 +73,8 @@ def logit_lines(results: dict[str, Aggregate]) -> list[str]:
     lines = ["", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, rows in measured.items():
         split = next(key.split("/")[0] for key in rows if "/logit_" in key)
-        lines.append(f"| {name} | " + " | ".join(cell(rows, f"{split}/logit_{key}", 1.0) for key in LOGITS) + " |")
+        cells = " | ".join(cell(rows, f"{split}/logit_{key}", 1.0) for key in LOGITS)
+        lines.append(f"| {in_page(name)} | {cells} |")
     return lines
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from frugalseg.analysis.pictures import Picture, captioned, enlarged
 from frugalseg.batch import IGNORE_INDEX
 from frugalseg.data.base import Sample, first_five
 from frugalseg.data.io import check_ids, check_mode, read_image, read_mask
+from frugalseg.data.opening import DAMAGE, open_image
 from frugalseg.data.pseudo import refuse_mixture
 from frugalseg.errors import DatasetError, DatasetNotFoundError, MaskError
 from frugalseg.ops.palette import colourise, overlay
@@ -60,14 +60,14 @@ def read_labels(path: Path, num_classes: int, size: tuple[int, int], truth: Path
         MaskError: absent, damaged, no PNG, of another mode or size, or an id outside 0..K-1 and 255.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path, error=MaskError) as image:
             if image.format != "PNG":
                 raise MaskError(f"{path}: is a {image.format} file in truth; {_AGAIN}, as PNG")
             check_mode(path, image.mode)
             ids = np.asarray(image)
     except FileNotFoundError:
         raise MaskError(f"{path}: no such file; run the stage that writes it again") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise MaskError(f"{path}: cannot be decoded ({reason}); {_AGAIN}") from None
     if ids.shape != size:

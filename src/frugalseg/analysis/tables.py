@@ -7,6 +7,7 @@ from rich.table import Table
 
 from frugalseg.analysis.groups import GROUPS
 from frugalseg.analysis.maps import CONTROLS, TOKEN_MAPS
+from frugalseg.analysis.names import shown
 from frugalseg.analysis.scores import ending
 from frugalseg.analysis.seeds import Aggregate
 
@@ -100,7 +101,7 @@ def summary_table(results: dict[str, Aggregate], split: str) -> Table:
     names = {name: names_of(rows, split) for name, rows in results.items()}
     swept = any(rule.endswith(BEST) for found in names.values() for rule in found)
     columns = _columns({key for rows in results.values() for key in rows}, split)
-    table = Table(title=f"mIoU in % on {split}")
+    table = Table(title=f"mIoU in % on {shown(split)}")
     for column in ("experiment", "map"):
         table.add_column(column)
     for column in (*columns, *["threshold"] * swept):
@@ -109,7 +110,7 @@ def summary_table(results: dict[str, Aggregate], split: str) -> Table:
         for position, rule in enumerate(names[name]):
             cells = [cell(rows, f"{split}/{form.format(ending(rule))}") for form in columns.values()]
             cells += [threshold_cell(rows, split, rule)] * swept
-            table.add_row(name if position == 0 else "", caption(rule), *cells)
+            table.add_row(shown(name) if position == 0 else "", shown(caption(rule)), *cells)
         table.add_section()
     return table
 
@@ -128,13 +129,13 @@ def _columns(keys: Iterable[str], split: str) -> dict[str, str]:
 def class_table(name: str, rows: Aggregate, split: str) -> Table:
     """IoU of every class for the main rules and masks."""
     rules = compared(names_of(rows, split))
-    table = Table(title=f"{name}: IoU in % by class on {split}")
+    table = Table(title=f"{shown(name)}: IoU in % by class on {shown(split)}")
     table.add_column("class")
     for rule in rules:
-        table.add_column(caption(rule), justify="right")
+        table.add_column(shown(caption(rule)), justify="right")
     names = list(dict.fromkeys(key.split("/", 2)[2] for key in rows if key.startswith(f"{split}/iou")))
     for label in names:
-        table.add_row(label, *[cell(rows, f"{split}/iou{ending(rule)}/{label}") for rule in rules])
+        table.add_row(shown(label), *[cell(rows, f"{split}/iou{ending(rule)}/{label}") for rule in rules])
     table.add_section()
     table.add_row("mean", *[cell(rows, f"{split}/miou{ending(rule)}") for rule in rules])
     return table
@@ -146,14 +147,14 @@ def logit_table(results: dict[str, Aggregate], split: str) -> Table | None:
     if not measured:
         return None
     table = Table(
-        title=f"mean logits on bodies shared by a head and a tail class, {split} (on whose object: whose logit)"
+        title=f"mean logits on bodies shared by a head and a tail class, {shown(split)} (on whose object: whose logit)"
     )
     table.add_column("experiment", no_wrap=True)
     for owner in ("tail", "head"):
         for rival in ("head", "tail"):
             table.add_column(f"on {owner}: {rival}", justify="right")
     for name, rows in measured.items():
-        table.add_row(name, *[cell(rows, f"{split}/logit_{key}", 1.0) for key in LOGITS])
+        table.add_row(shown(name), *[cell(rows, f"{split}/logit_{key}", 1.0) for key in LOGITS])
     return table
 
 

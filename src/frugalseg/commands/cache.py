@@ -13,6 +13,7 @@ their own, and are found again.
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,13 +25,14 @@ from lightning.fabric.utilities.seed import seed_everything
 import frugalseg.commands.benchmarks  # noqa: F401 - makes the data modules known by their short names
 from frugalseg.commands.data_settings import read_experiment
 from frugalseg.commands.labelling import device_of
-from frugalseg.commands.parsing import mendable, one_line
+from frugalseg.commands.parsing import check_parsed, check_words, mendable, one_line
 from frugalseg.commands.progress import counter
 from frugalseg.data.base import Sample, samples_digest
 from frugalseg.data.loader import EvaluationItems, Loader, quiet_worker
 from frugalseg.data.module import SegmentationData
 from frugalseg.data.team import Team
 from frugalseg.errors import ConfigError
+from frugalseg.keeping import leave, take
 from frugalseg.run import digest_of, write_json
 from frugalseg.stages.probe import CacheIndex, CacheWriter, LinearProbe, cache_digest
 from frugalseg.stages.probe.cache import GIB, cache_bytes
@@ -78,7 +80,7 @@ def run(argv: list[str]) -> int:
     check_size(plan, options.limit)
     with Team() as team:
         # both take their place on the disk before hours go into the first
-        team.begin(plan.digests, lambda: len(_writers(plan, options)), options.out)
+        team.begin(plan.digests, partial(_claim, plan, options), options.out)
         writers, filled = _writers(plan, options, begins=team.rank == 0), dict[int, bool]()
         for role, writer in writers.items():
             filled |= dict.fromkeys(_fill(plan, role, writer, team), True)
@@ -87,8 +89,16 @@ def run(argv: list[str]) -> int:
                 writer.finish()
             path = options.out / NAME
             write_json(path, _index(plan).content())
+            leave(options.out)
             print(f"{path}: features of {' and '.join(f'{len(plan.data.samples(r))} images ({r})' for r in ROLES)}")
     return team.code
+
+
+def _claim(plan: Plan, options: argparse.Namespace) -> int:
+    """Let no other process fill the folder meanwhile; the number of splits."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    take(options.out)
+    return len(_writers(plan, options))
 
 
 def make_plan(configs: list[str], words: list[str], device: torch.device) -> Plan:
@@ -132,6 +142,7 @@ def check_size(plan: Plan, limit: int) -> None:
 
 def _build(configs: list[str], words: list[str]) -> tuple[LinearProbe, SegmentationData]:
     """Model and data as `frugalseg fit` would build them."""
+    check_words(words)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_argument("--seed_everything", type=int, default=0)
@@ -142,8 +153,9 @@ def _build(configs: list[str], words: list[str]) -> tuple[LinearProbe, Segmentat
     given = [f"--config={yaml.safe_dump(section)}" for section in sections if section]
     try:
         parsed = parser.parse_args([*given, *words])
-    except ArgumentError as error:
+    except (ArgumentError, UnicodeDecodeError) as error:
         raise ConfigError(f"{one_line(str(error))}; see `frugalseg cache --help`") from error
+    check_parsed(parsed)
     seed_everything(parsed.seed_everything, verbose=False)
     try:
         built = parser.instantiate(parsed)

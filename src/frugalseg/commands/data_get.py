@@ -14,7 +14,7 @@ from frugalseg.commands.progress import counter
 from frugalseg.data.fetch import fetch, in_units, writing
 from frugalseg.data.io import write_atomic
 from frugalseg.data.sources import NEXT, SOURCES, STEPS, Source, steps
-from frugalseg.data.unpack import SUFFIXES, unpack
+from frugalseg.data.unpack import SUFFIXES, Bounds, unpack
 from frugalseg.errors import ConfigError, DownloadError
 from frugalseg.run import file_digest
 
@@ -45,6 +45,10 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     get.add_argument("--list", action="store_true", help="only say what there is to fetch and what is there already")
     data = get.add_argument_group("benchmarks")
     data.add_argument("--only", nargs="+", metavar="FILE", help="only these files")
+    data.add_argument(
+        "--max-bytes", type=int, default=Bounds().size, help="of all files of an archive; default: %(default)s"
+    )
+    data.add_argument("--max-files", type=int, default=Bounds().files, help="in an archive; default: %(default)s")
     data.add_argument("--remove-archives", action="store_true", help="delete an archive when it is unpacked")
     weights = get.add_argument_group("weights")
     weights.add_argument("--model", nargs="+", metavar="NAME", help=f"timm's names; default: {models}")
@@ -73,7 +77,8 @@ def run_get(options: argparse.Namespace) -> int:
     if weights:
         get_weights(options.root, options.model or list(MODELS), options.list, options.revision, options.endpoint)
     else:
-        get_files(options.benchmark, options.root, options.only, options.list, options.remove_archives)
+        bounds = Bounds(options.max_bytes, options.max_files)
+        get_files(options.benchmark, options.root, options.only, options.list, options.remove_archives, bounds)
     return 0
 
 
@@ -86,6 +91,7 @@ def get_files(
     only: Sequence[str] | None = None,
     list_only: bool = False,
     remove_archives: bool = False,
+    bounds: Bounds | None = None,
 ) -> None:
     """Fetch, check and unpack a benchmark's files, and print what remains to be done.
 
@@ -95,6 +101,7 @@ def get_files(
         only: names of files; None for all.
         list_only: say what would be done.
         remove_archives: delete each archive when it is unpacked, and leave a note that it was.
+        bounds: how much an archive may hold.
 
     Raises:
         ConfigError: `only` names a file that the benchmark does not have.
@@ -109,7 +116,7 @@ def get_files(
             _say(f"  {source.name}: {_size(source)}, {_state(source, root)}, {source.digest or 'no checksum'}")
             _say(f"    {source.url}")
         else:
-            _get_file(source, root, remove_archives)
+            _get_file(source, root, remove_archives, bounds)
     if benchmark in STEPS:
         _say(f"{benchmark}: what follows needs a login or a choice, so it is yours to do:")
         _say(steps(benchmark, str(root)))
@@ -128,7 +135,7 @@ def _chosen(benchmark: str, only: Sequence[str] | None) -> list[Source]:
     return [source for name, source in known.items() if not only or name in only]
 
 
-def _get_file(source: Source, root: Path, remove_archive: bool) -> None:
+def _get_file(source: Source, root: Path, remove_archive: bool, bounds: Bounds | None) -> None:
     if _note(source, root).is_file():
         _say(f"{source.name}: there already, unpacked; to fetch it again delete {_note(source, root)}")
         return
@@ -144,7 +151,7 @@ def _get_file(source: Source, root: Path, remove_archive: bool) -> None:
         _say(f"{source.name}: no checksum is published for it; what came has sha256 {file_digest(path)}")
     if source.name.endswith(SUFFIXES):
         target = root / source.unpack
-        count = unpack(path, target, counter(f"unpack {source.name}"))
+        count = unpack(path, target, counter(f"unpack {source.name}"), bounds)
         _say(f"{source.name}: {f'{count:,} files unpacked' if count else 'every file is there already'} in {target}")
         if remove_archive:
             with writing(folder):

@@ -7,9 +7,11 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 import frugalseg.commands.benchmarks  # noqa: F401 - makes the data modules known by their short names
-from frugalseg.commands.parsing import mendable, one_line
+from frugalseg.commands.parsing import check_parsed, check_words, mendable, one_line
 from frugalseg.data.module import SegmentationData
 from frugalseg.errors import ConfigError
+from frugalseg.limits import check_class_paths
+from frugalseg.yaml_text import read_yaml
 
 
 def build_data(configs: list[str], words: list[str], verb: str = "show", recipe: str | None = None) -> SegmentationData:
@@ -29,13 +31,15 @@ def build_data(configs: list[str], words: list[str], verb: str = "show", recipe:
         raise ConfigError(f"frugalseg {verb} needs --config with a `data` section, or --data settings")
     if recipe and "recipe" not in section.get("init_args", {}) and not any(_RECIPE in word for word in words):
         words = [*words, f"{_RECIPE}={recipe}"]
+    check_words(words)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(SegmentationData, "data", required=True)
     try:
         whole = [f"--data={yaml.safe_dump(section, default_flow_style=True)}"] if section else []
         parsed = parser.parse_args([*whole, *words])
-    except ArgumentError as error:
+    except (ArgumentError, UnicodeDecodeError) as error:
         raise ConfigError(f"{one_line(str(error))}; see `frugalseg {verb} --help`") from error
+    check_parsed(parsed)
     try:
         data: SegmentationData = parser.instantiate(parsed).data
     except (ValueError, TypeError) as error:
@@ -61,14 +65,12 @@ def read_experiment(name: str) -> dict[str, Any]:
         name: the file.
 
     Raises:
-        ConfigError: it is not there or no such YAML.
+        ConfigError: it is not there or no such YAML, or names a class of a package that is not allowed.
     """
-    try:
-        content = yaml.safe_load(Path(name).read_bytes()) or {}  # bytes: yaml knows byte order marks
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{name}: not readable ({error}); give an experiment's YAML, in UTF-8") from error
+    content = read_yaml(Path(name)) or {}
     if not isinstance(content, dict) or not isinstance(content.get("data") or {}, dict):
         raise ConfigError(f"{name}: is not a mapping with a `data` section; give an experiment's YAML")
+    check_class_paths(content, name)
     return content
 
 

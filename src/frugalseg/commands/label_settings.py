@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from frugalseg.analysis.maps import SWEEPS
 from frugalseg.commands.data_settings import build_data
-from frugalseg.commands.parsing import one_line
+from frugalseg.commands.parsing import check_parsed, check_words, guard, one_line
 from frugalseg.data.base import Sample
 from frugalseg.data.module import SegmentationData
 from frugalseg.errors import ConfigError, DatasetError
 from frugalseg.ops.cam import RULES
+from frugalseg.yaml_text import read_yaml
 
 S = TypeVar("S")
 SECTIONS = frozenset({"crf", "walk", "data", "model", "trainer", "run", "seed_everything", "ckpt_path"})
@@ -136,7 +136,7 @@ def read_settings(configs: Sequence[str], words: Sequence[str], name: str, setti
     Raises:
         ConfigError: an unknown section, no file has this one, an unknown key, or a refused value.
     """
-    contents = [yaml.safe_load(Path(config).read_bytes()) or {} for config in configs]
+    contents = [read_yaml(Path(config)) or {} for config in configs]
     for config, content in zip(configs, contents, strict=True):
         if unknown := [str(key) for key in content if key not in SECTIONS]:
             raise ConfigError(
@@ -148,10 +148,13 @@ def read_settings(configs: Sequence[str], words: Sequence[str], name: str, setti
     if not all(isinstance(section or {}, dict) for section in sections):
         raise ConfigError(f"{', '.join(configs)}: `{name}` is not a mapping of settings; see `frugalseg {name} --help`")
     flat = [word for section in sections for word in _flat(section or {}, f"--{name}")]
+    check_words(words)
     parser = _settings_parser(name, settings)
     try:
-        built: S = parser.instantiate(parser.parse_args([*flat, *words]))[name]
-    except ArgumentError as error:
+        parsed = parser.parse_args([*flat, *words])
+        check_parsed(parsed)
+        built: S = parser.instantiate(parsed)[name]
+    except (ArgumentError, UnicodeDecodeError) as error:
         raise ConfigError(f"{one_line(str(error))}; see `frugalseg {name} --help`") from error
     except ValueError as error:  # a setting that the dataclass refuses
         raise ConfigError(
@@ -161,6 +164,7 @@ def read_settings(configs: Sequence[str], words: Sequence[str], name: str, setti
 
 
 def _settings_parser(name: str, settings: type) -> ArgumentParser:
+    guard()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(settings, name)
     return parser

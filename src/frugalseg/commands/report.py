@@ -25,11 +25,12 @@ from frugalseg.analysis.few_shot_pairs import paired_grids
 from frugalseg.analysis.few_shot_rows import Row, rows_of, write_rows
 from frugalseg.analysis.few_shot_tables import blocks, class_grids, fact_table, grid_table, main_grid, page_lines
 from frugalseg.analysis.markdown import MARKER, write_into
+from frugalseg.analysis.names import shown
 from frugalseg.analysis.results import record_of, record_path, write_record
 from frugalseg.analysis.seeds import Aggregate, finished_stages, write_aggregates
 from frugalseg.analysis.tables import class_table, logit_table, splits_of, summary_table, terminal
 from frugalseg.commands.results import made_by
-from frugalseg.errors import ConfigError
+from frugalseg.errors import ConfigError, printable
 
 
 def run(argv: list[str]) -> int:
@@ -63,7 +64,7 @@ def run(argv: list[str]) -> int:
             content = record_of(results, rows, dense) | made_by("report", argv)
             write_record(record, content, options.into, options.marker)
     console.print(
-        "aggregates: " + ", ".join(str(folder / "aggregate") for folder in options.experiments), highlight=False
+        "aggregates: " + ", ".join(shown(str(folder / "aggregate")) for folder in options.experiments), highlight=False
     )
     return 0
 
@@ -105,7 +106,7 @@ def _write_pages(options: argparse.Namespace) -> int:
     states = ", ".join(f"{number} {state}" for state, number in sorted(counts.items())) or "none"
     for entry in summary.entries:
         if entry.troubles:
-            print(f"{entry.name}: {entry.state}: {entry.troubles}", file=sys.stderr)
+            print(printable(f"{entry.name}: {entry.state}: {entry.troubles}"), file=sys.stderr)
     print(f"{summary.first}: experiments: {states} ({time.monotonic() - began:.1f} s)")
     return 0
 

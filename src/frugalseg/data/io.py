@@ -25,6 +25,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from frugalseg.batch import IGNORE_INDEX
 from frugalseg.data.codes import MaskCode, ids_of_colours
+from frugalseg.data.opening import DAMAGE, open_image
 from frugalseg.errors import DiskFullError, ImageError, MaskError
 
 Pixels = NDArray[np.uint8]
@@ -57,13 +58,14 @@ def read_image(path: Path, factor: int = 1, keep: Keep | None = None) -> Pixels:
         (ceil(H / factor), ceil(W / factor), 3) uint8 RGB, equal to Pillow's `draft` and `convert("RGB")`.
 
     Raises:
-        ImageError: absent, truncated or not an image, or not scalable although a factor is asked for.
+        ImageError: absent, truncated, not an image, of more pixels than `--max-pixels`, or not scalable although a
+            factor is asked for.
     """
     if keep is not None:
         return keep(path, "image" if factor == 1 else f"image/{factor}", lambda: read_image(path, factor))
     try:
         data = path.read_bytes()
-        with Image.open(BytesIO(data)) as image:
+        with open_image(path, BytesIO(data)) as image:
             if factor > 1 and image.format != "JPEG":
                 raise OSError(f"only JPEGs can be decoded at a part of their size, not {image.format}")
             if _is_plain(image, data):
@@ -75,7 +77,7 @@ def read_image(path: Path, factor: int = 1, keep: Keep | None = None) -> Pixels:
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image; restore it or take its id off the list") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise ImageError(f"{path}: cannot be decoded ({_reason(error)}); fetch the file again") from None
 
 
@@ -106,11 +108,11 @@ def read_header(path: Path) -> tuple[tuple[int, int], bool]:
         ImageError: absent or not an image.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return (image.height, image.width), image.format == "JPEG"
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image; restore it or take its id off the list") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise ImageError(f"{path}: cannot be opened ({_reason(error)}); fetch the file again") from None
 
 
@@ -162,14 +164,14 @@ def _kind(code: MaskCode | None) -> str:
 def _read_values(path: Path, code: MaskCode | None) -> NDArray[np.uint8]:
     """What is stored: one value per pixel, colours replaced by the value that they stand for."""
     try:
-        with Image.open(path) as mask:
+        with open_image(path, error=MaskError) as mask:
             if code is not None and code.colours is not None and _holds_colours(mask, code.colours):
                 return ids_of_colours(np.asarray(mask.convert("RGB")), code.colours, path)
             check_mode(path, mask.mode)
             return np.asarray(mask)  # no convert(): it would turn palette ids into colours or their luma
     except FileNotFoundError:
         raise MaskError(f"{path}: no such mask; restore it or take its id off the list") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise MaskError(f"{path}: cannot be decoded ({_reason(error)}); fetch the file again") from None
 
 
@@ -240,11 +242,11 @@ def made_by(path: Path) -> str:
         MaskError: absent or not an image.
     """
     try:
-        with Image.open(path) as mask:
+        with open_image(path, error=MaskError) as mask:
             return str(mask.info.get(MADE_BY, ""))
     except FileNotFoundError:
         raise MaskError(f"{path}: no such mask; restore it or take its id off the list") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DAMAGE as error:
         raise MaskError(f"{path}: cannot be opened ({_reason(error)}); make it again") from None
 
 

@@ -94,7 +94,7 @@ def parse_pairs(text: str, origin: str) -> list[Pair]:
             continue
         if (match := _PAIR.fullmatch(PurePosixPath(line.strip()).name)) is None:
             raise DatasetError(
-                f"{origin}: line {number} is {line.strip()!r}, not <id>__<class>; mend or remove the line"
+                f"{origin}: line {number} is {line.strip()[:80]!r}, not <id>__<class>; mend or remove the line"
             )
         pairs.append(Pair(match[1], int(match[2])))
     if twice := [pair for pair, count in Counter(pairs).items() if count > 1]:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from frugalseg import limits
 from frugalseg.data.base import Episode, Sample
 from frugalseg.data.episode_files import read_episodes
 from frugalseg.data.episode_table import Draw as EpisodeDraw
@@ -263,6 +264,12 @@ class TrainLoader(Loader):
         check_position(cast(TrainSampler, self.sampler).start, state, self.state_dict(), "split")
 
 
-def quiet_worker(_worker: int) -> None:
-    """Keep OpenCV to one thread per worker: workers are the parallelism."""
+def quiet_worker(_worker: int, held: limits.Limits | None = None) -> None:
+    """Keep OpenCV to one thread per worker: workers are the parallelism.
+
+    Args:
+        held: limits of the process that starts the workers, which need not inherit its memory.
+    """
+    if held is not None:
+        limits.use(held)
     cv2.setNumThreads(0)

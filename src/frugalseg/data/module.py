@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
+from frugalseg import limits
 from frugalseg.batch import ViewsBatch
 from frugalseg.data import settings
 from frugalseg.data.base import ClassTable, Sample, count_tags, samples_digest
@@ -299,7 +301,7 @@ class SegmentationData(LightningDataModule, Description):
             "num_workers": self.num_workers,
             "persistent_workers": keep_workers and self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "worker_init_fn": quiet_worker,
+            "worker_init_fn": partial(quiet_worker, held=limits.now()),
             # its own, because a loader draws a number per epoch: from torch's it would shift the model's random numbers
             "generator": torch.Generator().manual_seed(self.seed),
         }

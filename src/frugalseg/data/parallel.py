@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import cv2
 
+from frugalseg import limits
 from frugalseg.errors import FrugalsegError
 
 Progress = Callable[[int, int], None]
@@ -110,7 +111,7 @@ def each_dealt(
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Processes; what has been started is finished, whatever happens."""
-    pool = ProcessPoolExecutor(workers, initializer=_quieten, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(workers, initializer=_quieten, initargs=(os.getpid(), limits.now()))
     try:
         yield pool
     except BrokenProcessPool:
@@ -121,8 +122,9 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)  # waits for the items that have been started
 
 
-def _quieten(parent: int) -> None:
-    """Leave Ctrl-C, which the terminal sends to all processes, to the one that started this; and no threads in one."""
+def _quieten(parent: int, held: limits.Limits) -> None:
+    """Keep to the parent's limits, leave Ctrl-C, which the terminal sends to all, to it, and start no threads."""
+    limits.use(held)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from frugalseg.data.transforms import Augment
 from frugalseg.errors import ConfigError
+
+if TYPE_CHECKING:  # predictors normalise, and augment nothing
+    from frugalseg.data.transforms import Augment
 
 
 def at_least(name: str, value: float, least: float) -> None:
@@ -61,13 +64,15 @@ def colours(mean: Sequence[float], std: Sequence[float]) -> None:
     Raises:
         ConfigError: names the key and the value.
     """
+    numbers = all(isinstance(value, int | float) for value in (*mean, *std))
+    _demand(numbers, "recipe.mean and recipe.std", [mean, std], "numbers")
     right = len(mean) == 3 and all(0 <= value <= 1 for value in mean)
     _demand(right, "recipe.mean", mean, "three numbers on the scale 0..1 (divide those on the scale 0..255 by 255)")
     positive("recipe.std", std)
     _demand(len(std) == 3, "recipe.std", std, "three numbers above 0")
 
 
-def augmentation(augment: Augment) -> None:
+def augmentation(augment: "Augment") -> None:
     """Refuse an augmentation that no image can have.
 
     Raises:

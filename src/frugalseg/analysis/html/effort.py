@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from frugalseg.analysis.few_shot_grid import Grid
-from frugalseg.analysis.html.experiments import Experiment, printable
+from frugalseg.analysis.html.experiments import Experiment
 from frugalseg.analysis.html.states import StageRun
 from frugalseg.analysis.model_card import data_of
 from frugalseg.analysis.stage_times import worked_seconds
-from frugalseg.errors import RunFolderError
+from frugalseg.errors import RunFolderError, printable
 
 COMPUTED = (
     "Time is the wall time of work over all resumptions, without the waiting between them, mean and range over"

@@ -9,6 +9,7 @@ from typing import Any
 
 from frugalseg.analysis.html.states import ASIDE, StageRun, State, read_stage
 from frugalseg.analysis.seeds import Aggregate, aggregate
+from frugalseg.errors import printable
 
 PAPERS = {"sfc": "SFC", "cti": "CTI", "dsmf": "DSMF-Net", "mevt": "MEVT"}
 """Package of a paper -> its name."""
@@ -86,11 +87,6 @@ class Experiment:
 
 def _is_record(record: dict[str, Any]) -> bool:
     return isinstance(record.get("identity"), dict)
-
-
-def printable(text: str) -> str:
-    """Text that can be written as UTF-8: names of files need not be."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def read_experiment(path: Path) -> Experiment | str:

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from frugalseg.analysis.html.experiments import Experiment, printable
+from frugalseg.analysis.html.experiments import Experiment
 from frugalseg.analysis.html.pictures import Album, Picture, Row, spread_out
 from frugalseg.analysis.html.states import StageRun
 from frugalseg.analysis.maps import read_maps
-from frugalseg.errors import FrugalsegError
+from frugalseg.data.opening import open_image
+from frugalseg.errors import FrugalsegError, printable
 from frugalseg.ops.palette import colourise, heat, overlay
 from frugalseg.run import file_digest
 
@@ -151,7 +152,7 @@ def _pixels(path: Path | None) -> NDArray[np.uint8] | None:
     if path is None:
         return None
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             ids = path.suffix == ".png" and image.mode == "L"
             picture = Image.fromarray(colourise(np.asarray(image))) if ids else image.convert("RGB")
     except Exception:  # damage makes Pillow and zlib raise nearly anything

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from frugalseg.analysis.html.experiments import Experiment, printable
+from frugalseg.analysis.html.experiments import Experiment
 from frugalseg.analysis.html.states import StageRun
+from frugalseg.data.opening import open_image
+from frugalseg.errors import printable
 from frugalseg.run import draft
 
 LARGEST = 1600
@@ -69,7 +71,7 @@ class Album:
             alt: what it shows.
         """
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 image.load()
                 size, suffix = image.size, ".jpg" if image.format == "JPEG" else ".png"
                 small = None if max(size) <= LARGEST and image.format in ("PNG", "JPEG") else _small(image, LARGEST)

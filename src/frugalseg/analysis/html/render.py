@@ -17,6 +17,7 @@ from frugalseg.analysis.html.effort import Command
 from frugalseg.analysis.html.experiments import PAPERS
 from frugalseg.analysis.html.page import Page
 from frugalseg.analysis.html.states import State
+from frugalseg.errors import printable
 
 SIGNS = {State.DONE: "✓", State.RUNNING: "…", State.HALF: "◐", State.BROKEN: "✗", State.EMPTY: "○"}
 SECTIONS = {
@@ -84,7 +85,10 @@ def _render(name: str, **content: Any) -> str:
 def _templates() -> Environment:
     names = ("base.html.j2", "parts.html.j2", "experiment.html.j2", "index.html.j2")
     loader = DictLoader({name: _file(name) for name in names})
-    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: type(value)(printable(value)) if isinstance(value, str) else value,
+    )  # fmt: skip
     found.filters["slug"] = lambda text: re.sub(r"[^a-z]+", "-", str(text).lower())
     found.filters["sign"] = lambda state: SIGNS[state]
     found.filters["numeric"] = lambda text: bool(re.match(r"[≈ +−-]*\d", str(text))) and len(str(text)) < 24

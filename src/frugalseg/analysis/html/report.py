@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from frugalseg.analysis.few_shot_grid import Grid
 from frugalseg.analysis.html.claims import claims_grid
-from frugalseg.analysis.html.experiments import OTHER, PAPERS, Experiment, printable, read_experiment
+from frugalseg.analysis.html.experiments import OTHER, PAPERS, Experiment, read_experiment
 from frugalseg.analysis.html.page import Page, make_page
 from frugalseg.analysis.html.pictures import FOLDER, Album, Picture
 from frugalseg.analysis.html.render import address, experiment_html, index_html
 from frugalseg.analysis.html.speed import speed_files, speed_grids
 from frugalseg.analysis.html.states import State
-from frugalseg.errors import ConfigError, DiskFullError
+from frugalseg.errors import ConfigError, DiskFullError, printable
 from frugalseg.run import write_text
 
 PAGES = "pages"

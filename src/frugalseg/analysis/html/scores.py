@@ -13,12 +13,12 @@ from frugalseg.analysis.few_shot import has_few_shot, read_stages
 from frugalseg.analysis.few_shot_grid import Grid
 from frugalseg.analysis.few_shot_rows import Row, rows_of
 from frugalseg.analysis.few_shot_tables import blocks, class_grids, fact_lines, main_grid, percent
-from frugalseg.analysis.html.experiments import Experiment, printable
+from frugalseg.analysis.html.experiments import Experiment
 from frugalseg.analysis.html.states import told
 from frugalseg.analysis.scores import ending
 from frugalseg.analysis.seeds import aggregate
 from frugalseg.analysis.tables import caption, cell, logit_table, splits_of, summary_table
-from frugalseg.errors import RunFolderError
+from frugalseg.errors import RunFolderError, printable
 
 MAIN_MAPS = ("sum", "cam_best", "mw", "m0")
 """What stands for an experiment that ends in maps: the first of these that was scored."""

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from frugalseg.analysis.few_shot import has_few_shot, read_stages
 from frugalseg.analysis.few_shot_rows import FOLDS, Row, rows_of
@@ -14,6 +13,7 @@ from frugalseg.analysis.notebook.display import Plate, Sheet, plate_of, sheet_of
 from frugalseg.analysis.notebook.folders import Runs
 from frugalseg.analysis.notebook.scores import mean_and_std
 from frugalseg.analysis.pictures import captioned, grid
+from frugalseg.data.opening import open_image
 from frugalseg.errors import RunFolderError
 
 _PICTURE = re.compile(r"test_class(\d+)_episode(\d+)\.png")
@@ -127,7 +127,7 @@ def _pictures(stage: Path) -> list[Path]:
 
 def _read(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return np.asarray(image.convert("RGB"))
     except OSError as error:
         raise RunFolderError(f"{path}: is no picture ({error}); run the test again") from error
