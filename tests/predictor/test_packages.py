@@ -298,3 +298,9 @@ def test_checkpoints_of_other_settings_or_tensors(checkpoints, tmp_path):
 def test_what_is_packaged_is_no_model_of_timm(packages):
     with pytest.raises(CheckpointError, match="holds no pre-training"):
         frugalseg.create_model("mevt_tiny", packages["largefov"])
+
+
+def test_pictures_of_what_has_no_pretrained_backbone(checkpoints, tmp_path, capsys):
+    words = ["pictures", checkpoints["largefov"], "--data", "voc", "--root", tmp_path, "--out", tmp_path / "out"]
+    assert main([str(word) for word in words]) == 2
+    assert "holds no pre-training" in capsys.readouterr().err and not (tmp_path / "out").exists()

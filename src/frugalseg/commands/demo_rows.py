@@ -93,12 +93,12 @@ def _dsmf_row(runs: Path, seed: int, fold: int) -> Picture:
 
 def _mevt_row(runs: Path, seed: int) -> Picture:
     """Two images and three principal components of their dense features as colours."""
-    from frugalseg.predictor import FeaturePredictor, read_source  # timm: seconds that `--help` does without
+    from frugalseg.predictor import open_features  # timm: seconds that `--help` does without
 
     stage = runs / "mini-mevt-full" / f"seed{seed}" / "pretrain"
     samples = spread(ade20k.index(_world(stage), "val"), SHOWN)
     images = [read_image(sample.image) for sample in samples]
-    net = FeaturePredictor(read_source(stage / "checkpoints" / "last.ckpt"))
+    net = open_features(stage / "checkpoints" / "last.ckpt")
     maps = net.features(images)
     components = fit_components(maps)
     cells = []

@@ -36,7 +36,7 @@ from frugalseg.data.base import ClassTable, Sample
 from frugalseg.data.io import read_image, read_mask
 from frugalseg.errors import ConfigError
 from frugalseg.ops.clustering import cluster_counts, match_by_pixels
-from frugalseg.predictor import FeaturePredictor, read_source
+from frugalseg.predictor import FeaturePredictor, open_features
 from frugalseg.stages.cluster.kmeans import closeness, fit_centres
 
 VIEW, POINTS, LEAST = 224, 5, 192
@@ -69,7 +69,7 @@ def run(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if options.images < 2 or not 2 <= options.clusters <= 255 or options.side < 32 or options.seed < 0:
         raise ConfigError("--images and --clusters must be at least 2 (clusters at most 255), --side 32, --seed 0")
-    net = FeaturePredictor(read_source(options.checkpoint), options.device)
+    net = open_features(options.checkpoint, options.device)
     data = BENCHMARKS[options.data].make(options.root)
     samples = spread(data.index(options.split), options.images)
     raw = [shrunk(read_image(sample.image), options.side) for sample in samples]

@@ -3,7 +3,7 @@
 from frugalseg.predictor.base import Picture, Predictor
 from frugalseg.predictor.features import FeaturePredictor
 from frugalseg.predictor.few_shot import FewShotPredictor
-from frugalseg.predictor.opening import build_model, open_predictor
+from frugalseg.predictor.opening import build_model, open_features, open_predictor
 from frugalseg.predictor.seeds import SeedPredictor
 from frugalseg.predictor.segmenter import SegmentPredictor
 from frugalseg.predictor.source import NetSource, Source, read_source
@@ -18,6 +18,7 @@ __all__ = [
     "SegmentPredictor",
     "Source",
     "build_model",
+    "open_features",
     "open_predictor",
     "read_source",
 ]

@@ -33,6 +33,28 @@ def open_predictor(checkpoint: str | PathLike[str], device: str = "cpu") -> Pred
     return predictor_of(read_source(checkpoint), device)
 
 
+def open_features(checkpoint: str | PathLike[str], device: str = "cpu") -> FeaturePredictor:
+    """The backbone of a pre-training.
+
+    Args:
+        checkpoint: as of `frugalseg.load`.
+        device: as torch names it.
+
+    Raises:
+        CheckpointError: as of `frugalseg.load`, or it is of a net with an end of its own.
+        ConfigError: no such device.
+    """
+    return FeaturePredictor(_of_pretraining(read_source(checkpoint)), device)
+
+
+def _of_pretraining(source: Source | NetSource) -> Source:
+    if isinstance(source, NetSource):
+        raise CheckpointError(
+            f"{source.path}: holds no pre-training; give a checkpoint of frugalseg.papers.mevt.Pretrain"
+        )
+    return source
+
+
 def predictor_of(source: Source | NetSource, device: str | torch.device = "cpu") -> Predictor:
     """The predictor of a source.
 
@@ -53,11 +75,7 @@ def build_model(name: str, checkpoint: str | PathLike[str] | None, changes: Mapp
     """See `frugalseg.create_model`."""
     if name not in PRESETS:
         raise ConfigError(f"create_model: {name!r} is none of {', '.join(PRESETS)}; timm.create_model has its own")
-    source = None if checkpoint is None else read_source(checkpoint)
-    if isinstance(source, NetSource):
-        raise CheckpointError(
-            f"{source.path}: holds no pre-training; give a checkpoint of frugalseg.papers.mevt.Pretrain"
-        )
+    source = None if checkpoint is None else _of_pretraining(read_source(checkpoint))
     settings = dict(changes)
     if source is not None:
         settings = {**_settings_of(source, name), **changes}
