@@ -33,7 +33,7 @@ def folder(path, lr=0.1, experiment="sfc-voc", stage="classify"):
 
 
 def files_in(path):
-    return {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
+    return {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
 # ---------------------------------------------------------------------- names

@@ -5,14 +5,13 @@
 """
 
 import errno
-import hashlib
 import json
 import os
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,21 @@ from typing import Any
 import numpy as np
 
 from frugalseg.errors import DiskFullError, RunFolderError
+from frugalseg.keeping import (
+    changes,
+    clear_leftovers,
+    count_outputs,
+    hand_over,
+    leave,
+    lock,
+    missing_outputs,
+    seconds_worked,
+    take,
+)
+from frugalseg.keeping.digests import data_digests as data_digests
+from frugalseg.keeping.digests import digest_of as digest_of
+from frugalseg.keeping.digests import file_digest as file_digest
+from frugalseg.keeping.digests import folder_digest as folder_digest
 
 VOLATILE = frozenset({"num_workers", "pin_memory", "verdicts", "cache"})
 """Data settings that change how fast a stage runs, not what it computes."""
@@ -93,8 +107,8 @@ def draft(path: Path) -> Iterator[Path]:
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether a process that was killed may have left this file when it wrote."""
-    return path.name.startswith(".") and path.suffix == ".tmp"
+    """Whether a process that was killed may have left this file when it wrote, or held the folder."""
+    return path.name == lock.NAME or (path.name.startswith(".") and path.suffix == ".tmp")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -127,46 +141,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RunFolderError(f"{path}: not a JSON object; run the stage that writes it again")
     return content
-
-
-def digest_of(content: Any) -> str:
-    """SHA-256 of a JSON-able value."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def data_digests(root: Path, splits: Iterable[Any]) -> dict[str, str]:
-    """Digests of the files that say what a data folder holds: worlds, classes, lists and instances.
-
-    Args:
-        root: folder of any benchmark; files that are not there are left out.
-        splits: names of splits; the lists of others do not matter.
-    """
-    wanted = sorted({str(split) for split in splits})
-    names = ["world.json", "ImageSets/classes.txt", "objectInfo150.txt"]
-    names += [f"{folder}/{split}.txt" for folder in ("ImageSets/Segmentation", "splits") for split in wanted]
-    patterns = ["ImageSets/FewShot/*.txt", "lists/*.txt", "annotations/instances_*.json"]
-    patterns += [f"{part}/{part}_list/split*.txt" for part in ("train", "val")]
-    files = [root / name for name in names] + [path for pattern in patterns for path in sorted(root.glob(pattern))]
-    return {path.relative_to(root).as_posix(): file_digest(path) for path in files if path.is_file()}
-
-
-def folder_digest(folder: Path, pattern: str) -> str:
-    """Digest of a folder of results: that of the run which made it, else names, sizes and times of its files.
-
-    Args:
-        folder: such as `<stage>/maps`.
-        pattern: which files, such as `*.npz`.
-    """
-    maker = folder.parent / "done.json"
-    if maker.is_file():
-        return file_digest(maker)
-    return digest_of([(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.glob(pattern))])
 
 
 def config_identity(config: dict[str, Any], fit: bool = True) -> dict[str, Any]:
@@ -214,6 +188,7 @@ class RunFolder:
     identity: dict[str, Any] = field(default_factory=dict)
     _earlier: float | None = field(default=0.0, init=False, repr=False, compare=False)
     _began: float = field(default_factory=time.monotonic, init=False, repr=False, compare=False)
+    _was_open: bool = field(default=False, init=False, repr=False, compare=False)
 
     @property
     def digest(self) -> str:
@@ -226,62 +201,100 @@ class RunFolder:
         return self.path / "checkpoints" / "last.ckpt"
 
     def is_done(self) -> bool:
-        """Whether this very stage, with this configuration and these inputs, has finished here."""
+        """Whether this very stage, with this configuration and these inputs, has finished here and is still there."""
         done = self.path / "done.json"
-        same = done.is_file() and read_json(done).get("digest") == self.digest
+        same = self._is_finished() and not self._lost()
+        self._was_open = not same
         if same:
-            done.touch()  # Make compares times: a YAML whose comment changed is satisfied by a stage that did not
+            # Make compares times: a YAML whose comment changed is satisfied by a stage that did not. A clock that was
+            # set back must not make it older than it was, and a disk that cannot be written to is none of our business
+            with suppress(OSError):
+                os.utime(done, (latest := max(time.time(), done.stat().st_mtime), latest))
         return same
+
+    def _is_finished(self) -> bool:
+        done = self.path / "done.json"
+        return done.is_file() and read_json(done).get("digest") == self.digest
+
+    def _lost(self) -> dict[str, str]:
+        """What is gone of all that a finished stage had made; older versions did not count it."""
+        return missing_outputs(self.path, read_json(self.path / "done.json").get("files"))
 
     def claim(self, provenance: dict[str, Any]) -> None:
         """Make the folder ours: continue an unfinished run of the same identity, move a stale one aside.
+
+        The folder stays locked until the stage has finished or the process has ended.
 
         Args:
             provenance: written to `provenance.json` together with the identity.
 
         Raises:
-            RunFolderError: the folder belongs to another experiment or to something else altogether.
+            RunFolderError: the folder belongs to another experiment or to something else altogether, or another process
+                works there.
         """
         blocking = next((path for path in (self.path, *self.path.parents) if path.is_file()), None)
         if blocking is not None:
             raise RunFolderError(f"{blocking}: is a file where a run folder belongs; move it or choose another RUN=")
-        record = self.path / "provenance.json"
+        self._owner()  # before anything is written there
+        self.path.mkdir(parents=True, exist_ok=True)
+        take(self.path)
+        owner = self._owner()  # again: nobody else changes it any more
         resumed: list[str] = []
         peaks: dict[str, Any] = {}
         self._earlier, self._began = 0.0, time.monotonic()
-        if self.path.exists() and not all(_is_leftover(path) for path in self.path.iterdir()):
-            if not record.is_file():
-                raise RunFolderError(
-                    f"{self.path}: holds files but no provenance.json; choose another RUN= or empty it"
-                )
-            owner = read_json(record)
-            if (owner.get("experiment"), owner.get("stage")) != (self.experiment, self.stage):
-                raise RunFolderError(
-                    f"{self.path}: belongs to {owner.get('experiment')}/{owner.get('stage')}, not to "
-                    f"{self.experiment}/{self.stage}; choose another RUN= or another run.root"
-                )
-            if owner.get("digest") == self.digest:
-                resumed = [*owner.get("resumed", []), datetime.now(UTC).isoformat(timespec="seconds")]
-                self._earlier = self._seconds_worked(owner)
-                peaks = {key: owner[key] for key in ("peak_gpu_memory_bytes",) if key in owner}
-            elif self._has_results():
-                self._move_aside(str(owner.get("digest"))[:8])
-        self.path.mkdir(parents=True, exist_ok=True)
+        if owner.get("digest") == self.digest and self._goes_on():
+            resumed = [*owner.get("resumed", []), datetime.now(UTC).isoformat(timespec="seconds")]
+            self._earlier = seconds_worked(self.path, owner)
+            peaks = {key: owner[key] for key in ("peak_gpu_memory_bytes",) if key in owner}
+        elif owner.get("digest") not in (None, self.digest) and self._has_results():
+            what = changes(owner.get("identity"), self.identity) if owner.get("identity") else ""
+            self._move_aside(
+                str(owner.get("digest"))[:8], "configuration or inputs changed" + (f" ({what})" if what else "")
+            )
+        clear_leftovers(self.path)
         ours = {"experiment": self.experiment, "stage": self.stage, "digest": self.digest, "identity": self.identity}
         effort = {"claimed": time.time(), "seconds_earlier": self._earlier, **peaks}
-        write_json(record, {**provenance, **ours, **effort, "resumed": resumed})
+        write_json(self.path / "provenance.json", {**provenance, **ours, **effort, "resumed": resumed})
 
-    def _seconds_worked(self, record: dict[str, Any]) -> float | None:
-        """Wall seconds up to the last sign of life of an unfinished run: a process that was killed tells nothing.
+    def _owner(self) -> dict[str, Any]:
+        """The record of whose folder it is; empty where it is nobody's.
 
-        Args:
-            record: its `provenance.json`; where an older version wrote it, there is no telling, hence None.
+        Raises:
+            RunFolderError: it is another experiment's, or holds files of nobody knows what.
         """
-        claimed, earlier = record.get("claimed"), record.get("seconds_earlier")
-        if not isinstance(claimed, int | float) or not isinstance(earlier, int | float):
-            return None
-        signs = (path.stat().st_mtime for path in self.path.rglob("*") if path.is_file())
-        return earlier + max(0.0, max(signs, default=claimed) - claimed)
+        record = self.path / "provenance.json"
+        if not self.path.exists() or all(_is_leftover(path) for path in self.path.iterdir()):
+            return {}
+        if not record.is_file():
+            raise RunFolderError(f"{self.path}: holds files but no provenance.json; choose another RUN= or empty it")
+        owner = read_json(record)
+        if (owner.get("experiment"), owner.get("stage")) != (self.experiment, self.stage):
+            raise RunFolderError(
+                f"{self.path}: belongs to {owner.get('experiment')}/{owner.get('stage')}, not to "
+                f"{self.experiment}/{self.stage}; choose another RUN= or another run.root"
+            )
+        return owner
+
+    def _goes_on(self) -> bool:
+        """Whether an older run of the same identity goes on; one that had finished but lacks files, where it can.
+
+        Raises:
+            RunFolderError: another process has finished it since we asked.
+        """
+        if not self._is_finished():
+            return True
+        lost = self._lost()
+        if not lost and self._was_open:
+            leave(self.path)
+            raise RunFolderError(f"{self.path}: another process has just finished there; run the same command again")
+        told = f"{', '.join(lost.values())}, though the stage had finished"
+        if "checkpoints" in lost:
+            self._move_aside(self.digest[:8], told)  # a fit cannot make one of its checkpoints alone
+            return False
+        if lost:
+            print(f"{self.path}: {told}; what is missing is made again", file=sys.stderr)
+            (self.path / "done.json").unlink()
+        return True
 
     def _has_results(self) -> bool:
         """Whether there is more than the records that a stage writes before its first result."""
@@ -289,13 +302,14 @@ class RunFolder:
         files = (path for path in self.path.rglob("*") if path.is_file() and not _is_leftover(path))
         return any(path.name not in records for path in files)
 
-    def _move_aside(self, tag: str) -> None:
+    def _move_aside(self, tag: str, why: str) -> None:
         """Keep results of another configuration under another name: nothing is deleted."""
         for attempt in range(1000):
             target = self.path.with_name(f"{self.path.name}.old-{tag}" + (f"-{attempt}" if attempt else ""))
             if not target.exists():
                 self.path.rename(target)
-                print(f"{self.path}: configuration or inputs changed; the old run is now {target}", file=sys.stderr)
+                hand_over(self.path, target)
+                print(f"{self.path}: {why}; the old run is now {target}", file=sys.stderr)
                 return
         raise RunFolderError(f"{self.path}: too many old runs beside it; delete some")
 
@@ -308,10 +322,12 @@ class RunFolder:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "inputs": self.identity.get("inputs", {}),
             "peak_memory_bytes": peak_memory(),
+            "files": count_outputs(self.path),
         }
         if self._earlier is not None:
             done["seconds"] = round(self._earlier + time.monotonic() - self._began, 3)
         write_json(self.path / "done.json", done)
+        leave(self.path)
 
 
 def peak_memory() -> int:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -15,16 +14,17 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.core import LightningDataModule, LightningModule
-from lightning.pytorch.trainer.states import TrainerFn
 
 import frugalseg.commands.benchmarks  # noqa: F401 - makes the data modules known by their short names
 from frugalseg.callbacks import LineProgress, RandomState
+from frugalseg.callbacks.checkpoints import PREVIOUS, LastCheckpoint, Scores, is_dry
 from frugalseg.callbacks.loggers import csv_logger, hush, wandb_logger
 from frugalseg.callbacks.provenance import Provenance, describe
 from frugalseg.callbacks.ranks import Ranks
 from frugalseg.callbacks.wandb_runs import close_run, sweep_name
 from frugalseg.callbacks.wandb_stages import finish_trained
-from frugalseg.commands.parsing import one_line
+from frugalseg.commands.checkpoints import check_checkpoint, find_start
+from frugalseg.commands.parsing import check_parsed, check_words, one_line
 from frugalseg.commands.ranks import claim
 from frugalseg.commands.trainer_settings import check_precision
 from frugalseg.data.episode_files import files_of
@@ -48,26 +48,12 @@ class SaveConfig(SaveConfigCallback):
         self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
 
 
-def _is_dry(trainer: Trainer) -> bool:
-    """Whether this is `fast_dev_run`: it must leave nothing that looks like a result."""
-    return bool(getattr(trainer, "fast_dev_run", False))
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """`last.ckpt`, also written after each validation: one saved just before would not know the best score so far."""
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it once the best checkpoint has been dealt with (callbacks run in order)."""
-        super().on_validation_end(trainer, pl_module)
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not _is_dry(trainer):
-            # not the weights alone: what resuming needs too; without the word Lightning logs a line about it
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt", weights_only=False)
-
-
 class SuiteCLI(LightningCLI):
     """LightningCLI whose runs live in the folders of design.md section 4."""
 
     run_folder: RunFolder
+    newest_row: int | None = -1
+    """Last step whose rows in `metrics.csv` stay: others are written again. None for all."""
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Let errors of parsing reach us, to be told in one line."""
@@ -99,6 +85,7 @@ class SuiteCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Find and claim the run folder; continue from `last.ckpt` where a fit was interrupted."""
         config = self.config[self.subcommand]
+        check_parsed(config)
         settings = config["run"]
         run = Run(**settings.as_dict() if isinstance(settings, Namespace) else settings)
         run.name = sweep_name(run.name)
@@ -114,10 +101,13 @@ class SuiteCLI(LightningCLI):
         config["trainer"]["default_root_dir"] = str(folder)
         if not claim(self.run_folder, config["trainer"], lambda: describe(int(config["seed_everything"]), COMMAND)):
             raise UpToDate(f"{folder}: up to date")
-        last = self.run_folder.last_checkpoint
-        if self.subcommand == "fit" and not config.get("ckpt_path") and last.is_file():
-            check_checkpoint(last, str(config["model"]["class_path"]))
-            config["ckpt_path"] = str(last)
+        if self.subcommand == "fit" and config.get("ckpt_path"):
+            self.newest_row = None
+        elif self.subcommand == "fit":
+            class_path = str(config["model"]["class_path"])
+            start = find_start(self.run_folder.last_checkpoint, class_path, clear=_is_rank_zero())
+            self.newest_row = start.newest
+            config["ckpt_path"] = None if start.path is None else str(start.path)
 
     def instantiate_classes(self) -> None:
         """Build everything; a value that a class refuses is a setting to mend."""
@@ -148,7 +138,10 @@ class SuiteCLI(LightningCLI):
         settings = self._get(self.config_init, "trainer", default={})
         given = settings.get("logger")
         own = given in (None, True, False)
-        kwargs["logger"] = [csv_logger(folder), *([] if own else given if isinstance(given, list) else [given])]
+        kwargs["logger"] = [
+            csv_logger(folder, self.newest_row),
+            *([] if own else given if isinstance(given, list) else [given]),
+        ]
         wanted = given in (None, True) and run.wandb and not settings.get("fast_dev_run")
         if wanted and _is_rank_zero() and (tracker := wandb_logger(folder)) is not None:
             kwargs["logger"].append(tracker)
@@ -156,7 +149,8 @@ class SuiteCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _own_callbacks(self, settings: Any) -> list[Callback]:
-        callbacks: list[Callback] = [Ranks(), Provenance(self.config_dump), RandomState()]
+        self.scores = Scores()
+        callbacks: list[Callback] = [Ranks(), Provenance(self.config_dump), RandomState(), self.scores]
         run, checkpoints = self.run_settings, self.run_folder.path / "checkpoints"
         if self.subcommand == "fit" and settings.get("enable_checkpointing") is not False:
             monitor = getattr(self.model, "monitor", None)
@@ -184,10 +178,12 @@ class SuiteCLI(LightningCLI):
     def after_fit(self) -> None:
         """Keep the final weights and say that the stage is done."""
         trainer = self.trainer
-        if trainer.interrupted or _is_dry(trainer):
+        if trainer.interrupted or is_dry(trainer):
             return
         if trainer.checkpoint_callbacks:
             trainer.save_checkpoint(self.run_folder.last_checkpoint, weights_only=False)
+            if trainer.is_global_zero:
+                self.run_folder.last_checkpoint.with_name(PREVIOUS).unlink(missing_ok=True)
         self._finish()
 
     def after_validate(self) -> None:
@@ -204,7 +200,7 @@ class SuiteCLI(LightningCLI):
         """Write the whole numbers that the scores were divided from; tasks count classes or episodes."""
         for method, file in (("confusion_counts", "confusion.npz"), ("episode_counts", "counts.npz")):
             counts = getattr(self.model, method, None)
-            if counts is not None and self.trainer.is_global_zero and not _is_dry(self.trainer):
+            if counts is not None and self.trainer.is_global_zero and not is_dry(self.trainer):
                 write_arrays(self.run_folder.path / file, counts())
 
     def validate(self, model: LightningModule, datamodule: LightningDataModule, **kwargs: Any) -> None:
@@ -225,10 +221,10 @@ class SuiteCLI(LightningCLI):
         self._finish()
 
     def _finish(self) -> None:
-        if _is_dry(self.trainer):
+        if is_dry(self.trainer):
             return
         self.trainer.strategy.barrier()
-        metrics = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        metrics = self.scores.all()
         if self.trainer.is_global_zero:
             self.run_folder.finish(metrics)
             names = getattr(self.datamodule, "class_names", None)
@@ -254,34 +250,6 @@ def _check_fold(run: Run, data: Any) -> None:
 def _training_free(class_path: str) -> bool:
     """Whether a task has nothing to learn, and so no checkpoint."""
     return bool(getattr(pkgutil.resolve_name(class_path), "training_free", False))
-
-
-def check_checkpoint(path: Path, class_path: str) -> None:
-    """Refuse a checkpoint that is missing, damaged, or of another task.
-
-    Raises:
-        CheckpointError: with the file and what it holds.
-    """
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: no such checkpoint; run the stage that trains it first "
-            "(a fit that ends before its first validation has no best.ckpt: use last.ckpt, with Make CKPT=last)"
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable checkpoint ({reason}); delete it and train again") from error
-    owner = content.get("hyper_parameters", {}).get("_class_path") if isinstance(content, dict) else None
-    # the same class may be named by its package or by its module
-    if owner is not None and str(owner).rsplit(".", 1)[-1] != class_path.rsplit(".", 1)[-1]:
-        raise CheckpointError(
-            f"{path}: holds {owner}, but the configuration asks for {class_path}; give that task's checkpoint"
-        )
-    if owner is None:
-        raise CheckpointError(
-            f"{path}: does not say which task it belongs to; give a checkpoint written by `frugalseg fit`"
-        )
 
 
 def _input_digests(config: Namespace) -> dict[str, str]:
@@ -325,6 +293,7 @@ def run_trainer(words: Sequence[str]) -> int:
         The exit code.
     """
     COMMAND[:] = ["frugalseg", *words]
+    check_words(words)
     hush()
     try:
         SuiteCLI(
@@ -339,7 +308,7 @@ def run_trainer(words: Sequence[str]) -> int:
             # DDP starts further processes from sys.argv, which must therefore stay as it is
             args=None if sys.argv[1:] == list(words) else list(words),
         )
-    except ArgumentError as error:
+    except (ArgumentError, UnicodeDecodeError) as error:
         raise ConfigError(one_line(str(error)) + f"; see `frugalseg {words[0]} --help`") from error
     except UpToDate as reason:
         print(reason, file=sys.stderr)

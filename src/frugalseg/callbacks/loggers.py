@@ -1,15 +1,14 @@
 """Loggers of a run folder: CSV always, Weights & Biases offline unless a key is present; and what is not logged."""
 
-import csv
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
+from frugalseg.callbacks.curve import Curve, trim
 from frugalseg.callbacks.wandb_runs import open_run
-from frugalseg.errors import RunFolderError
 
 EXPECTED = (
     "Experiment logs directory .* exists and is not empty",
@@ -28,25 +27,20 @@ EXPECTED = (
 """Warnings of Lightning about what is so on purpose."""
 
 
-def csv_logger(folder: Path) -> CSVLogger:
+def csv_logger(folder: Path, newest: int | None = None) -> CSVLogger:
     """A CSV logger that writes `metrics.csv` and, in a continued run, keeps the rows that are there.
+
+    Args:
+        folder: the run folder.
+        newest: last step whose rows are kept: that of the checkpoint from which a fit goes on; None for all.
 
     Raises:
         RunFolderError: an existing `metrics.csv` cannot be read.
     """
-    path = folder / "metrics.csv"
-    rows: list[dict[str, Any]] = []
-    if path.is_file():
-        try:
-            with path.open(newline="") as file:
-                rows = [{k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
-        except (OSError, csv.Error, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{path}: not readable ({error}); delete it to go on without the old rows") from error
     logger = CSVLogger(folder, name="", version="")
-    if rows:
-        # Lightning deletes an older file; its rows go in front of the new ones instead
-        writer = logger.experiment
-        writer.metrics = rows
+    if not getattr(rank_zero_only, "rank", 0):
+        trim(folder / "metrics.csv", newest)
+        logger._experiment = Curve(folder)
     return logger
 
 

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
+from frugalseg import limits
 from frugalseg.callbacks.effective_batch import tell_batch
 from frugalseg.run import read_json, write_json
 
@@ -37,7 +38,7 @@ def describe(seed: int, command: Sequence[str]) -> dict[str, Any]:
         command: words of the command line.
     """
     return {
-        "command": list(command),
+        "command": [*command, *limits.now().words],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": seed,
         "git": _git_revision(),

@@ -18,7 +18,9 @@ class RandomState(Callback):
         self._pending: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """States of all generators, as tensors, lists and numbers."""
+        """States of all generators, as tensors, lists and numbers; those that are still to be put back come first."""
+        if self._pending is not None:
+            return self._pending
         name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - libraries use it
         version, internal, gauss = random.getstate()
         return {
