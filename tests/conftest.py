@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from frugalseg import limits
 
@@ -47,10 +48,18 @@ def hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.fixture(autouse=True)
-def _own_nets(monkeypatch):
+@pytest.fixture(autouse=True, scope="session")
+def _own_nets():
     """Settings may name the tests' own nets, as with `--allow tests`."""
-    monkeypatch.setattr(limits, "PACKAGES", (*limits.PACKAGES, "tests"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "PACKAGES", (*limits.PACKAGES, "tests"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_limit(monkeypatch):
+    """What a test lets Pillow open is no other test's concern."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limits.MAX_PIXELS)
 
 
 @pytest.fixture(autouse=True)

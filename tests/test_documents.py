@@ -92,6 +92,10 @@ def test_make_commands_of_the_readme_have_a_plan(line):
         # a table of finished runs, of which a fresh clone has none
         assert "nothing has finished yet" in done.stderr
         return
+    if line.startswith("make cti-official"):
+        # of a file that the authors released, which is not there
+        assert "CKPT=FILE: there is no such file" in done.stderr
+        return
     assert done.returncode == 0, done.stderr[-500:]
     assert done.stdout.strip()
 

@@ -44,12 +44,15 @@ def fail():
     raise FrugalsegError("item is damaged; mend it")
 
 
-def play(out, fault=None, identity=None, workers=1, sizes=SIZES, folder=None):
-    """What a verb does."""
+def play(out, fault=None, identity=None, workers=1, sizes=SIZES, folder=None, together=0):
+    """What a verb does. So many ranks as `together` says begin at once, however busy the machine is."""
     folder = out if folder is None else folder
     with Team() as team:
         plan = team.begin(identity or {}, lambda: None if (out / "done.json").is_file() else 1, folder)
         if plan is not None:
+            (folder / f"begun-{team.rank}").touch()
+            while len(list(folder.glob("begun-*"))) < together:
+                time.sleep(0.01)
             missing = [size if not (out / f"{item}.txt").is_file() else -1 for item, size in enumerate(sizes)]
             todo = {item for item, size in enumerate(missing) if size >= 0}
             work = partial(skip_or_do, todo, partial(do, out, fault or {}, team.rank))
@@ -75,7 +78,7 @@ def owners(out):
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_every_item_is_done_once_and_rank_0_knows_all(out, tmp_path, world):
-    ended = run_ranks(world, play, out, folder=tmp_path)
+    ended = run_ranks(world, partial(play, folder=tmp_path, together=world), out, folder=tmp_path)
     assert [end.code for end in ended] == [0] * world, ended
     assert json.loads((out / "done.json").read_text()) == {str(n): n**2 for n in range(len(SIZES))}
     assert set(owners(out)) == set(range(len(SIZES)))
@@ -123,7 +126,7 @@ def test_ranks_with_processes_of_their_own(out, tmp_path):
 
 def test_a_rank_that_is_killed_and_the_same_command_again_with_more_ranks(out, tmp_path):
     fault = {(1, item): kill_me for item in range(len(SIZES))}
-    ended = run_ranks(3, play, out, fault, folder=tmp_path, patience=2)
+    ended = run_ranks(3, partial(play, folder=tmp_path, together=3), out, fault, folder=tmp_path, patience=2)
     assert [end.code for end in ended] == [2, -signal.SIGKILL, 2], ended
     assert "rank 1 of 3 has gone: " in ended[0].said
     assert (

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from frugalseg import limits
 from frugalseg.data import VOC, Episodes, ISAID5i, MultiScale, Segment, Tags
 from frugalseg.miniature.voc import write_voc_world
 from frugalseg.nn.features import Backbone
@@ -207,4 +208,5 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    limits.use(limits.Limits(allowed=("tests",)))  # as with --allow tests
     main(sys.argv[1:])

@@ -102,7 +102,8 @@ def test_that_of_another_checkpoint_is(chain, capsys):
     capsys.readouterr()
     assert main(chain.test("1", ckpt=chain.half, name="moved")) == 0
     said = capsys.readouterr().err
-    assert "up to date" not in said and f"{folder}: configuration or inputs changed; the old run is now" in said
+    assert "up to date" not in said and f"{folder}: configuration or inputs changed (inputs.ckpt_path " in said
+    assert "; the old run is now" in said
     same_counts(counts_of(folder), expected(chain, "1"))
     assert not np.array_equal(first["sums"], counts_of(folder)["sums"])
     (old,) = folder.parent.glob(f"{folder.name}.old-*")

@@ -91,7 +91,7 @@ def test_bad_images_are_left_out_and_many_refused(words, folder, tmp_path, capsy
     assert len(lines) == 1
     assert "15 of 252 images (5.95%) cannot be used, more than data.most_broken = 1.00%: first 00000.jpg" in lines[0]
     refused = tmp_path / "runs/images-refused/seed0/pretrain"
-    assert {path.name for path in refused.iterdir()} <= {"provenance.json", "config.yaml"}
+    assert {path.name for path in refused.iterdir()} <= {".lock", "provenance.json", "config.yaml"}
 
 
 def test_the_verb(words, folder, tmp_path, capsys, monkeypatch):
