@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from frugalseg import limits
+from frugalseg import limits, yaml_text
 from frugalseg.errors import ConfigError, printable
 from frugalseg.yaml_text import MAX_DEPTH, MAX_NODES, check_bounds, check_strings, load_yaml, read_yaml
 
@@ -79,6 +79,14 @@ def test_bombs_in_strings():
         check_strings({"a": ["x & y * z", bomb]})
     with pytest.raises(yaml.YAMLError, match="stands for"):
         load_yaml(yaml.safe_dump({"a": [{"b": bomb}]}))
+
+
+def test_a_string_is_read_once_however_many_aliases_it_has(monkeypatch):
+    read = []
+    monkeypatch.setattr(yaml_text, "check_bounds", read.append)
+    text = "x & y * z"
+    check_strings({"a": [text] * 50, "b": {"c": [text, [text]]}, "d": f"{text}!"})
+    assert read == [text, f"{text}!"]
 
 
 def test_files(tmp_path):

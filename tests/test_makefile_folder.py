@@ -83,6 +83,41 @@ def test_what_is_missing_is_said(words, said):
     assert done.returncode == 2 and said in done.stderr
 
 
+def test_photos_to_segment_are_asked_for_before_anything_is_made():
+    done = make("-n", "folder-segment", "ROOT=/photos", "RUN=planned")
+    assert "NEW= is not set" in done.stderr and "runs/" not in done.stdout
+
+
+def test_seeds_do_not_share_a_folder_and_none_fails_unheard(tmp_path):
+    """The recipe itself runs, with a program that fails once for frugalseg."""
+    words = ["folder-segment", "ROOT=/photos", "NEW=/more", "RUN=planned", "SEEDS=0 1", "OUT=/masks"]
+    plan = make("-n", *words).stdout.replace("\\\n", " ")
+    (line,) = [line for line in plan.splitlines() if "frugalseg segment" in line]
+    assert [part.split(";")[0] for part in line.split("--out ")[1:]] == ["/masks/seed0", "/masks/seed1"]
+    program, count = line.split(" segment ")[0].split()[-1], tmp_path / "count"
+    script = f'fails() {{ echo x >> "{count}"; [ $(wc -l < "{count}") -gt 1 ]; }}; ' + line.replace(program, "fails")
+    assert subprocess.run(["sh", "-c", script], timeout=60, check=False).returncode == 1
+    assert count.read_text() == "x\n"
+
+
+def test_new_photos_and_masks_make_masks_and_scores_stale_and_no_net(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"12345")
+    names = REPOSITORY / "runs/folder-sfc-planned/.photos"
+    plan = make("-n", "-p", "folder-scores", f"ROOT={tmp_path}", "RUN=planned").stdout
+    rules = [line.split(":")[0].split("/")[-2] for line in plan.splitlines() if ".photos" in line.split(":", 1)[-1]
+             and line.startswith("runs/folder-sfc-planned/seed0/")]  # fmt: skip
+    assert sorted(rules) == ["predict-all", "score-masked"]
+    before = names.read_text(), names.stat().st_mtime_ns
+    assert before[0].split() == ["5", f"{tmp_path}/a.jpg"]
+    make("-n", "folder-scores", f"ROOT={tmp_path}", "RUN=planned")
+    assert (names.read_text(), names.stat().st_mtime_ns) == before
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/a.png").write_bytes(b"1")
+    make("-n", "folder-scores", f"ROOT={tmp_path}", "RUN=planned")
+    assert sorted(line.split()[0] for line in names.read_text().splitlines()) == ["1", "5"]
+    assert [path.name for path in names.parent.iterdir() if path.name.startswith(".photos")] == [".photos"]
+
+
 def test_others_targets_do_not_look_at_it():
     assert make("-n", "mevt-pretrain", "METHOD=dino", "ROOT=/images").returncode == 0
     assert make("help").returncode == 0

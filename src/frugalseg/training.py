@@ -92,6 +92,8 @@ class SuiteCLI(LightningCLI):
         check_precision(config["trainer"])
         _check_fold(run, config["data"].get("init_args") or {})
         suffix = f"-{self.subcommand}" if self.subcommand in {"validate", "test"} else ""
+        # a dry run must not move finished work aside
+        suffix += "-dry" if config["trainer"].get("fast_dev_run") else ""
         folder = run.folder(int(config["seed_everything"]), suffix)
         self._dump_config()
         identity = config_identity(self.config_dump, self.subcommand == "fit")
@@ -101,13 +103,13 @@ class SuiteCLI(LightningCLI):
         config["trainer"]["default_root_dir"] = str(folder)
         if not claim(self.run_folder, config["trainer"], lambda: describe(int(config["seed_everything"]), COMMAND)):
             raise UpToDate(f"{folder}: up to date")
-        if self.subcommand == "fit" and config.get("ckpt_path"):
-            self.newest_row = None
-        elif self.subcommand == "fit":
+        if self.subcommand == "fit":
+            # one in this folder is further on than one that is given, whose digest is part of the identity
             class_path = str(config["model"]["class_path"])
             start = find_start(self.run_folder.last_checkpoint, class_path, clear=_is_rank_zero())
             self.newest_row = start.newest
-            config["ckpt_path"] = None if start.path is None else str(start.path)
+            if start.path is not None:
+                config["ckpt_path"] = str(start.path)
 
     def instantiate_classes(self) -> None:
         """Build everything; a value that a class refuses is a setting to mend."""
@@ -227,6 +229,8 @@ class SuiteCLI(LightningCLI):
         metrics = self.scores.all()
         if self.trainer.is_global_zero:
             self.run_folder.finish(metrics)
+        self.trainer.strategy.barrier()  # the next stage asks for `done.json` on every rank
+        if self.trainer.is_global_zero:
             names = getattr(self.datamodule, "class_names", None)
             finish_trained(self.trainer.loggers, self.run_folder.path, self.config_dump, names)
 

@@ -66,15 +66,20 @@ def load_yaml(text: str | bytes, loader: Any = LOADER) -> Any:
     return content
 
 
-def check_strings(content: Any) -> None:
+def check_strings(content: Any, seen: set[int] | None = None) -> None:
     """Refuse bombs in the strings of a content: the parser of settings takes some of them for YAML again.
 
     Args:
         content: of a bounded text, or a word of the command line.
+        seen: ids of parts that have been checked; aliases of one string are the same object, and are read once.
 
     Raises:
         TooMuchError: a string is beyond the limits, if read as YAML.
     """
+    seen = set() if seen is None else seen
+    if id(content) in seen:
+        return
+    seen.add(id(content))
     if isinstance(content, str):
         if "&" in content and "*" in content:
             try:
@@ -85,11 +90,11 @@ def check_strings(content: Any) -> None:
                 pass
     elif isinstance(content, dict):
         for key, value in content.items():
-            check_strings(key)
-            check_strings(value)
+            check_strings(key, seen)
+            check_strings(value, seen)
     elif isinstance(content, list):
         for value in content:
-            check_strings(value)
+            check_strings(value, seen)
 
 
 def check_bounds(text: str | bytes) -> None:

@@ -5,11 +5,12 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import frugalseg
 from frugalseg.cli import main
-from frugalseg.commands import segment_work
+from frugalseg.commands import segment_record, segment_work
 from frugalseg.data.io import read_image
 from frugalseg.data.voc import NAMES
 from frugalseg.ops.palette import voc_palette
@@ -327,3 +328,50 @@ def test_a_damaged_tile_leaves_nothing_and_the_rest_is_done(segment, scene, phot
     assert set(images_of(tmp_path / "out")) == IDS
     assert not list((tmp_path / "out/masks").rglob("*scene*"))
     assert "scene" in json.loads((tmp_path / "out/segment.json").read_text())["failed"]
+
+
+def test_an_image_that_changes_while_it_is_segmented_is_done_again(segment, tmp_path, monkeypatch):
+    path = save(tmp_path / "photos" / "a.png", 40, 56)
+    after = save(tmp_path / "later.png", 40, 56, seed=5)
+    read = segment_work.read_image
+
+    def replaced(place):
+        pixels = read(place)
+        after.replace(path)
+        return pixels
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segment_work, "read_image", replaced)
+        assert segment(path.parent) == 0
+    old = (tmp_path / "out/masks/a.png").read_bytes()
+    assert segment(path.parent) == 0
+    assert (tmp_path / "out/masks/a.png").read_bytes() != old
+
+
+def test_beginning_anew_can_be_stopped_and_takes_no_linked_folder_away(segment, photos, tmp_path, monkeypatch):
+    assert segment(photos) == 0
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "out/overlays").rename(elsewhere)
+    (tmp_path / "out/overlays").symlink_to(elsewhere)
+    remove = segment_record.shutil.rmtree
+
+    def stopped(place):
+        remove(place)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segment_record.shutil, "rmtree", stopped)
+        assert segment(photos, "--overwrite") == 130
+    assert segment(photos, "--overwrite") == 0
+    assert len(images_of(tmp_path / "out")) == len(IDS)
+    assert not (tmp_path / "out/overlays").is_symlink() and len(list(elsewhere.rglob("*.jpg"))) == len(IDS)
+
+
+def test_what_does_not_fit_into_the_devices_memory(segment, photos, tmp_path, monkeypatch, capsys):
+    def full(self, *inputs, **words):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(SegmentPredictor, "masks", full)
+    assert segment(photos) == 2
+    (line,) = [row for row in capsys.readouterr().err.splitlines() if row.startswith("frugalseg: error:")]
+    assert "--batch-size or --window" in line

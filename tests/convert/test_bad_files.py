@@ -296,6 +296,8 @@ def changed(converted, tmp_path, change, name="cti-narrow"):
     ("change", "told"),
     [
         (lambda c: c["converted"].pop("names"), "record of the conversion is damaged"),
+        (lambda c: c["converted"].update(prefix=None), "record of the conversion is damaged"),
+        (lambda c: c["converted"].update(source=["cti"]), "record of the conversion is damaged"),
         (lambda c: c["converted"].update(names=[1]), "record of the conversion is damaged"),
         (lambda c: c["converted"].update(carried={"a": 1}), "record of the conversion is damaged"),
         (lambda c: c["converted"]["carried"].pop("norm.bias"), "has nothing for norm.bias of theirs.pth any more"),

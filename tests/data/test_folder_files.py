@@ -70,6 +70,16 @@ def test_the_root_itself_may_hold_the_images(tmp_path):
     assert len(find_files(find_layout(tmp_path)).names) == 8
 
 
+@pytest.mark.parametrize(("images", "masks"), [(".", "labels/ids"), ("images", "images/masks")])
+def test_masks_at_any_depth_below_the_images_are_no_images(tmp_path, images, masks):
+    names = write_photos(tmp_path, 4, images)
+    write_masks(tmp_path, 4)
+    (tmp_path / masks).parent.mkdir(exist_ok=True)
+    (tmp_path / "masks").rename(tmp_path / masks)
+    found = find_files(find_layout(tmp_path, mask_dir=masks))
+    assert found.names == sorted(names) and all(found.masks) and found.alone == []
+
+
 def test_masks_have_the_path_of_their_image(tmp_path):
     write_photos(tmp_path)
     write_masks(tmp_path, 5)

@@ -2,13 +2,14 @@
 
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from frugalseg.callbacks import checkpoints
-from frugalseg.callbacks.checkpoints import WholeFiles
+from frugalseg.callbacks.checkpoints import Scores, WholeFiles
 from frugalseg.callbacks.curve import Curve, trim
 from frugalseg.callbacks.loggers import csv_logger
 from frugalseg.callbacks.random_state import RandomState
@@ -219,3 +220,19 @@ def test_a_fit_whose_last_checkpoint_is_cut_off_ends_as_if_nothing_had_happened(
     for file in ("metrics.csv", "metrics.json"):
         assert (whole / file).read_text() == (stopped / file).read_text(), file
     assert state(whole)["global_step"] == 8
+
+
+def test_a_row_without_a_number_is_written_once(tmp_path):
+    curve = Curve(tmp_path)
+    for _ in range(2):  # by `LastCheckpoint`, then by Lightning
+        curve.log_metrics({"train/loss": float("nan")}, 4)
+    curve.save()
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,train/loss", "4,nan"]
+
+
+def test_scores_of_another_runs_checkpoint_are_not_ours(tmp_path):
+    for given, kept in ((tmp_path / "checkpoints/last.ckpt", {"val/miou": 0.5}), (tmp_path / "other/last.ckpt", {})):
+        scores = Scores()
+        scores.load_state_dict({"metrics": {"val/miou": 0.5}})
+        scores.on_fit_start(SimpleNamespace(ckpt_path=str(given), default_root_dir=str(tmp_path)), None)
+        assert scores.before == kept

@@ -151,5 +151,9 @@ def test_checkpoint_of_a_net_with_other_settings(capsys, words, tmp_path):
 def test_a_dry_run_leaves_nothing_that_looks_like_a_result(words, tmp_path):
     assert main(words("fit", "--trainer.fast_dev_run", "true")) == 0
     folder = tmp_path / "runs/mini-sfc/seed0/classify"
-    assert not (folder / "done.json").exists() and not (folder / "checkpoints").exists()
+    dry = folder.with_name("classify-dry")
+    assert not folder.exists() and not (dry / "done.json").exists() and not (dry / "checkpoints").exists()
     assert main(words("fit")) == 0 and (folder / "done.json").exists()
+    before = (folder / "done.json").read_bytes()
+    assert main(words("fit", "--trainer.fast_dev_run", "true")) == 0
+    assert (folder / "done.json").read_bytes() == before and not list(folder.parent.glob("classify.old-*"))

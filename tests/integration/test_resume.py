@@ -94,3 +94,25 @@ def test_an_exit_that_is_no_ctrl_c_stays_one(monkeypatch):
     monkeypatch.setattr("frugalseg.cli._dispatch", leave)
     with pytest.raises(SystemExit, match="3"):
         main(["fit"])
+
+
+def test_a_fit_that_begins_at_a_given_checkpoint_goes_on_where_it_was_stopped(words, tmp_path, monkeypatch):
+    extra = ["--trainer.max_steps", "6", "--trainer.val_check_interval", "2"]
+    assert main(words("fit", *extra[:1], "2", *extra[2:], "--run.name", "first")) == 0
+    given = tmp_path / "runs/mini-sfc-first/seed0/classify/checkpoints/last.ckpt"
+    step, seen = SFC.training_step, []
+
+    def unplug(self, batch, batch_idx):
+        seen.append(self.global_step)
+        if self.global_step == 5 and seen.count(5) == 1:
+            raise Unplugged
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(SFC, "training_step", unplug)
+    second = words("fit", *extra, "--run.name", "second", "--ckpt_path", str(given))
+    with pytest.raises(Unplugged):
+        main(second)
+    assert main(second) == 0
+    assert seen == [2, 3, 4, 5, 4, 5]
+    rows = (tmp_path / "runs/mini-sfc-second/seed0/classify/metrics.csv").read_text().splitlines()
+    assert len(rows) == len(set(rows))

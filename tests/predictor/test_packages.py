@@ -304,3 +304,38 @@ def test_pictures_of_what_has_no_pretrained_backbone(checkpoints, tmp_path, caps
     words = ["pictures", checkpoints["largefov"], "--data", "voc", "--root", tmp_path, "--out", tmp_path / "out"]
     assert main([str(word) for word in words]) == 2
     assert "holds no pre-training" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("v2", {"hyper_parameters": {"num_classes": "abc"}}),
+        ("v2", {"hyper_parameters": {3: 4}}),
+        ("v2", {"state_dict": ["net."]}),
+        ("v2", {"normalisation": "imagenet"}),
+        ("cti", {"threshold": "x"}),
+        ("pretraining", {"hyper_parameters": {"changes": ["width"]}}),
+    ],
+)
+def test_malformed_words_of_a_checkpoint_end_in_one_line(checkpoints, tmp_path, name, change):
+    content = torch.load(checkpoints[name], weights_only=True)
+    known = {**content["hyper_parameters"], **change.get("hyper_parameters", {})}
+    path = tmp_path / "checkpoints/last.ckpt"
+    path.parent.mkdir()
+    torch.save({**content, **change, "hyper_parameters": known}, path)
+    if "threshold" in change:
+        (tmp_path / "metrics.json").write_text(json.dumps({"val/threshold": change["threshold"]}))
+    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+        frugalseg.load(path)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_sizes_in_a_file_are_compared_before_memory_is_taken(checkpoints, tmp_path):
+    """Sizes that no machine holds: the message is that of other sizes, not of memory."""
+    for name, words in (("v2", {"num_classes": 10**12}), ("pretraining", {"changes": {"ratio": 10**9}})):
+        content = torch.load(checkpoints[name], weights_only=True)
+        content["hyper_parameters"].update(words)
+        path = tmp_path / f"{name}.ckpt"
+        torch.save(content, path)
+        with pytest.raises(CheckpointError, match="tensors are not those of"):
+            frugalseg.load(path)

@@ -126,6 +126,12 @@ class Scores(Callback):
         """Remember whose they are."""
         self._trainer = trainer
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what came with a checkpoint of another run."""
+        given = trainer.ckpt_path
+        if given and Path(given).resolve().parent != Path(trainer.default_root_dir).resolve() / "checkpoints":
+            self.before = {}
+
     def state_dict(self) -> dict[str, Any]:
         """Metrics by name, as numbers."""
         return {"metrics": self.all()}

@@ -26,7 +26,7 @@ class Curve(ExperimentWriter):
         if path.is_file():
             with path.open(newline="") as file:
                 self.metrics_keys = list(next(csv.reader(file), []))
-        self._newest: dict[str, float] = {}
+        self._newest = ""
 
     def _check_log_dir_exists(self) -> None:
         """Look at nothing: the older file is ours."""
@@ -34,10 +34,10 @@ class Curve(ExperimentWriter):
     def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
         """Note a row."""
         super().log_metrics(metrics_dict, step)
-        if self.metrics[-1] == self._newest:
+        row = repr(sorted(self.metrics[-1].items()))  # as a text: no NaN equals another
+        if row == self._newest:
             self.metrics.pop()
-        else:
-            self._newest = dict(self.metrics[-1])
+        self._newest = row
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         path = Path(self.metrics_file_path)

@@ -124,11 +124,14 @@ class Record:
         return [f"{name}: {str(before.get(name))[:40]} -> {str(now.get(name))[:40]}" for name in dict.fromkeys(names)]
 
     def _clear(self) -> None:
+        # the records last: without them the folder would be nobody's if this were stopped in between
+        for name in (MASKS, OVERLAYS):
+            if (place := self.out / name).is_symlink():
+                place.unlink()
+            elif place.is_dir():
+                shutil.rmtree(place)
         for name in (AREAS, RECORD):
             (self.out / name).unlink(missing_ok=True)
-        for name in (MASKS, OVERLAYS):
-            if (self.out / name).is_dir():
-                shutil.rmtree(self.out / name)
 
     def _refuse_strangers(self, photos: Sequence[Photo]) -> None:
         """Refuse ids that the folder has of other files."""
@@ -149,7 +152,7 @@ class Record:
         """
         entry = self.entries.get(photo.id)
         try:
-            if entry is None or any(entry.get(key) != value for key, value in _state(photo).items()):
+            if entry is None or any(entry.get(key) != value for key, value in state_of(photo).items()):
                 return False
         except OSError:  # a link that leads nowhere; reading it will say so
             return False
@@ -163,6 +166,7 @@ class Record:
     def add(
         self,
         photo: Photo,
+        state: Mapping[str, Any],
         size: tuple[int, int],
         counts: NDArray[np.int64],
         mask: str,
@@ -173,6 +177,7 @@ class Record:
 
         Args:
             photo: the image.
+            state: of the file before it was read (`state_of`): one that changes meanwhile is done again.
             size: (H, W).
             counts: (256,) pixels of each id.
             mask: file, below the folder.
@@ -180,7 +185,7 @@ class Record:
             windows: how many the image was cut into.
         """
         files = {"mask": mask, "overlay": overlay, "height": size[0], "width": size[1], "windows": windows}
-        self.entries[photo.id] = {**_state(photo), **files, "areas": areas(counts, self.model["class_names"])}
+        self.entries[photo.id] = {**state, **files, "areas": areas(counts, self.model["class_names"])}
         # a large file may take long to write: at most a twentieth of the time
         if time.monotonic() - self._written > max(EVERY, 20 * self._took):
             self._write_areas()
@@ -261,7 +266,11 @@ def _is_entry(entry: Any) -> bool:
     return all(isinstance(area.get("pixels"), int) and area.get("id") in range(256) for area in found)
 
 
-def _state(photo: Photo) -> dict[str, Any]:
-    """The file as it is now."""
+def state_of(photo: Photo) -> dict[str, Any]:
+    """The file as it is now.
+
+    Raises:
+        OSError: it is not there.
+    """
     status = photo.path.stat()
     return {"image": str(photo.path), "bytes": status.st_size, "changed": status.st_mtime_ns}

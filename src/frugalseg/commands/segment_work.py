@@ -2,19 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from frugalseg.commands.segment_inputs import Photo
 from frugalseg.commands.segment_overlay import draw
-from frugalseg.commands.segment_record import MASKS, OVERLAYS, Record, areas
+from frugalseg.commands.segment_record import MASKS, OVERLAYS, Record, areas, state_of
 from frugalseg.data.io import image_size, read_image, write_atomic, write_mask
-from frugalseg.errors import ImageError
+from frugalseg.errors import ConfigError, ImageError
 from frugalseg.limits import too_large
 from frugalseg.predictor import windows_raster
 from frugalseg.predictor.windows import ArraySource, Pixels, Source, Windows, bands, decimated, shrunk, sliding_mask
@@ -90,6 +91,7 @@ class Worker:
     bare: bool
     overlays: bool
     of_rows: Callable[[str], Report]
+    _states: dict[Photo, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
 
     def run(self, photos: Sequence[Photo], report: Report) -> int:
         """Segment all images; those that cannot be read are noted in the record, and the others done.
@@ -153,6 +155,7 @@ class Worker:
     def _guarded(self, photo: Photo, work: Callable[[Photo], Any]) -> Any:
         """What `work` makes of an image; None where something is wrong with it, which is noted."""
         try:
+            self._states[photo] = _state(photo)
             return work(photo)
         except ImageError as error:
             self.record.fail(photo, str(error))
@@ -163,12 +166,26 @@ class Worker:
         height, width = pixels[0].shape[:2]
         windows = self.plan.windows(height, width)
         if windows.count(height, width) == 1:
-            return self.net(photos, pixels)
+            return self._ask(photos, pixels)
         answer = self._answer(photos[0])
         return [sliding_mask(ArraySource(each), answer, windows, self.plan.batch_size) for each in pixels]
 
     def _answer(self, photo: Photo) -> Callable[[list[Pixels]], Sequence[Pixels]]:
-        return lambda parts: self.net([photo] * len(parts), parts)
+        return lambda parts: self._ask([photo] * len(parts), parts)
+
+    def _ask(self, photos: Sequence[Photo], pixels: list[Pixels]) -> Sequence[Pixels]:
+        """What the net makes of images of one size.
+
+        Raises:
+            ConfigError: they do not fit into the device's memory.
+        """
+        try:
+            return self.net(photos, pixels)
+        except torch.OutOfMemoryError:
+            raise ConfigError(
+                f"{photos[0].path}: does not fit into the device's memory with {len(photos)} at once; give a smaller"
+                " --batch-size or --window"
+            ) from None
 
     def _raster(self, photo: Photo) -> None:
         """Segment a TIFF by parts; its rows are kept on disk until all are there."""
@@ -211,10 +228,24 @@ class Worker:
             picture = draw(source.preview(small), decimated(ids, small), self.palette, labels, self.bare)
             write_atomic(drawn, lambda stream: Image.fromarray(picture).save(stream, format="JPEG", quality=QUALITY))
         below = [None if path is None else path.relative_to(self.record.out).as_posix() for path in (mask, drawn)]
-        self.record.add(photo, size, counts, str(below[0]), below[1], self.plan.windows(*size).count(*size))
+        self.record.add(
+            photo, self._states.pop(photo), size, counts, str(below[0]), below[1], self.plan.windows(*size).count(*size)
+        )
 
     def _place(self, folder: str, photo: Photo, suffix: str) -> Path:
         return self.record.out / folder / f"{photo.id}{suffix}"
+
+
+def _state(photo: Photo) -> dict[str, Any]:
+    """The file before it is read.
+
+    Raises:
+        ImageError: it is not there.
+    """
+    try:
+        return state_of(photo)
+    except OSError as error:
+        raise ImageError(f"{photo.path}: {error.strerror or error}; restore it, or take it away") from None
 
 
 def _by_parts(photo: Photo) -> bool:

@@ -75,6 +75,8 @@ def read_record(raw: RawFile) -> Record | None:
         known = {key: content[key] for key in Record.__dataclass_fields__}
         if not all(isinstance(each, str) for pair in known["names"].items() for each in pair):
             raise TypeError("names")
+        if not all(isinstance(known[key], str) for key in ("source", "file", "sha256", "version", "prefix")):
+            raise TypeError("record")
         return Record(**{**known, "wrapper": tuple(map(str, known["wrapper"]))})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{raw.path}: its record of the conversion is damaged; convert the file again") from error

@@ -130,8 +130,10 @@ def find_files(layout: Layout) -> Files:
         DatasetError: no images, two that would share one id or one mask, or masks none of which has an image.
     """
     # where images lie in the root itself, its other folders are none of theirs
-    beside = {SPLITS, MASKS, *([_below(layout.masks, layout.root)] if layout.masks else [])}
-    names = names_in(layout.images, SUFFIXES, beside if layout.images == layout.root else ())
+    beside = {SPLITS, MASKS} if layout.images == layout.root else set[str]()
+    if layout.masks is not None:
+        beside.add(_below(layout.masks, layout.images))
+    names = names_in(layout.images, SUFFIXES, beside)
     if not names:
         kinds = ", ".join(sorted(SUFFIXES))
         raise DatasetError(f"{layout.images}: holds no images ({kinds}); set data.root, or data.image_dir below it")
@@ -159,7 +161,7 @@ def names_in(folder: Path, suffixes: Collection[str], beside: Collection[str] = 
     Args:
         folder: that is searched.
         suffixes: in lower case, with their dot.
-        beside: folders directly below it that are left out.
+        beside: paths of folders below it that are left out, with slashes.
 
     Returns:
         Paths below the folder, with slashes.
@@ -178,7 +180,7 @@ def names_in(folder: Path, suffixes: Collection[str], beside: Collection[str] = 
                 if name.startswith("."):
                     continue
                 if entry.is_dir():
-                    if prefix or name not in beside:
+                    if prefix + name not in beside:
                         (links if entry.is_symlink() else left).append(f"{prefix}{name}/")
                 elif os.path.splitext(name)[1].lower() in suffixes and entry.is_file():  # noqa: PTH122 - ten times as fast
                     found.append(prefix + name)

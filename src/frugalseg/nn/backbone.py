@@ -4,6 +4,7 @@ Papers on activation maps keep more resolution than a classifier does and never 
 `output_stride` would dilate the last stage; here only the strides change (sfc.md 2.1).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -79,7 +80,7 @@ class ResNetStages(nn.Module):
         # depth of each stage; a timm net is untyped, so the numbers are made plain ones
         self.channels: tuple[int, ...] = tuple(int(info["num_chs"]) for info in net.feature_info)
         # pixels of the image per cell of each stage
-        self.steps: tuple[int, ...] = tuple(int(torch.tensor(strides[: i + 1]).prod()) for i in range(len(strides)))
+        self.steps: tuple[int, ...] = tuple(math.prod(strides[: i + 1]) for i in range(len(strides)))
         self.output_stride = self.steps[-1]
         self.frozen_norm = frozen_norm
         self.first_trained = STAGES.index(trained_from)

@@ -21,6 +21,8 @@ def small_normal_(tensor: Tensor) -> Tensor:
     Returns:
         It.
     """
+    if tensor.is_meta:  # a net that is built for its shapes alone
+        return tensor
     nn.init.trunc_normal_(tensor, std=STD)
     with torch.no_grad():
         far = tensor.abs() > _FAR * STD

@@ -15,7 +15,7 @@ from frugalseg.papers.mevt.backbones import create_backbone
 from frugalseg.papers.mevt.encoder import STEP
 from frugalseg.papers.mevt.model import Dense
 from frugalseg.predictor.base import Predictor
-from frugalseg.predictor.nets import load_exactly, move
+from frugalseg.predictor.nets import check_sizes, load_exactly, move
 from frugalseg.predictor.source import Source
 from frugalseg.predictor.trust import check_timm
 
@@ -71,17 +71,29 @@ def build_backbone(source: Source) -> nn.Module:
     Raises:
         CheckpointError: the tensors are not those of the net, or it would read other files.
     """
+    place = str(source.path)
     try:
         if not source.is_mevt:
             check_timm(source.preset, source.changes)
-        net = create_backbone(source.preset, source.changes, teacher=True)
     except CheckpointError as error:
-        raise CheckpointError(f"{source.path}: {error}") from error
-    except ConfigError as error:
-        raise CheckpointError(f"{source.path}: its net cannot be built ({error})") from error
-    own = net if source.is_mevt else cast(nn.Module, net.net)
-    load_exactly(own, source.tensors, str(source.path), source.preset)
+        raise CheckpointError(f"{place}: {error}") from error
+    check_sizes(lambda: _own(source, _created(source)), source.tensors, place, source.preset)
+    try:
+        net = _created(source)
+    except (ConfigError, RuntimeError, MemoryError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{place}: its net cannot be built ({line})") from error
+    load_exactly(_own(source, net), source.tensors, place, source.preset)
     return net.eval().requires_grad_(False)
+
+
+def _created(source: Source) -> nn.Module:
+    return create_backbone(source.preset, source.changes, teacher=True)
+
+
+def _own(source: Source, net: nn.Module) -> nn.Module:
+    """The part of a net whose tensors the source holds."""
+    return net if source.is_mevt else cast(nn.Module, net.net)
 
 
 def multiple_of(source: Source, net: Any) -> int:

@@ -1,5 +1,6 @@
 """From a source to a net with its weights."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,17 +20,39 @@ def build_net(source: NetSource) -> nn.Module:
     Raises:
         CheckpointError: the net cannot be built, or the tensors are not its.
     """
+    build, owner = TASKS[source.task].build, source.task.rsplit(".", 1)[-1]
+    check_sizes(lambda: build(source.settings), source.tensors, str(source.path), owner)
     try:
-        net = TASKS[source.task].build(source.settings)
+        net = build(source.settings)
     except CheckpointError as error:
         raise CheckpointError(f"{source.path}: {error}") from error
-    except (FrugalsegError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+    except (FrugalsegError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, MemoryError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise CheckpointError(f"{source.path}: its net cannot be built ({line}); give a whole checkpoint") from error
-    load_exactly(net, source.tensors, str(source.path), source.task.rsplit(".", 1)[-1])
+    load_exactly(net, source.tensors, str(source.path), owner)
     if (settle := getattr(net, "settle", None)) is not None:
         settle()
     return net.eval().requires_grad_(False)
+
+
+def check_sizes(build: Callable[[], nn.Module], tensors: Any, place: str, owner: str) -> None:
+    """Compare a net with the tensors of a file before memory is taken for it: its sizes are what that file says.
+
+    Args:
+        build: gives the net; where it cannot without memory, nothing is compared.
+        tensors: by name.
+        place: file or folder, for messages.
+        owner: what the net is, for messages.
+
+    Raises:
+        CheckpointError: see `load_exactly`.
+    """
+    try:
+        with torch.device("meta"):
+            net = build()
+    except Exception:  # a net that computes while it is built, or an error that the real one meets again
+        return
+    _compared(net, tensors, place, owner)
 
 
 def load_exactly(net: nn.Module, tensors: Any, place: str, owner: str) -> None:
@@ -44,6 +67,11 @@ def load_exactly(net: nn.Module, tensors: Any, place: str, owner: str) -> None:
     Raises:
         CheckpointError: a tensor is missing, is too many, or has another shape.
     """
+    net.load_state_dict(_compared(net, tensors, place, owner))
+
+
+def _compared(net: nn.Module, tensors: Any, place: str, owner: str) -> dict[str, Tensor]:
+    """Tensors of a file, if they are just those of a net."""
     found: dict[str, Tensor] = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
     adapt = getattr(net, "adapt", None)
     if adapt is not None:
@@ -56,7 +84,7 @@ def load_exactly(net: nn.Module, tensors: Any, place: str, owner: str) -> None:
             f"{place}: {len(wrong)} tensors are not those of {owner}: {wrong[0]} is {told[0]}, in the net {told[1]}; "
             "give the checkpoint of this very net"
         )
-    net.load_state_dict(found)
+    return found
 
 
 def move(net: nn.Module, device: str | torch.device) -> torch.device:

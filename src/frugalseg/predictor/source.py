@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from frugalseg.data.normalise import IMAGENET_MEAN, IMAGENET_STD
-from frugalseg.errors import CheckpointError, RunFolderError
+from frugalseg.errors import CheckpointError, FrugalsegError, RunFolderError
 from frugalseg.ops.palette import voc_palette
 from frugalseg.papers.mevt.model import PRESETS
 from frugalseg.predictor.facts import Triple, classes_of, normalisation, run_facts
@@ -108,14 +108,20 @@ def read_source(path: str | PathLike[str]) -> Source | NetSource:
             f"{place}: does not say which task it is of; give a checkpoint written by `frugalseg fit`"
         )
     task = _task(str(known["_class_path"]))
-    if task == PRETRAINING:
-        return _of_pretraining(place, content)
-    if task not in TASKS:
+    if task != PRETRAINING and task not in TASKS:
         raise CheckpointError(
             f"{place}: holds {known['_class_path']}, which gives neither masks nor features; give a checkpoint of "
             f"{', '.join(f'frugalseg.{name}' for name in (PRETRAINING, *TASKS))}, or a folder of `frugalseg package`"
         )
-    return _of_task(place, task, content)
+    try:
+        return _of_pretraining(place, content) if task == PRETRAINING else _of_task(place, task, content)
+    except FrugalsegError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise CheckpointError(
+            f"{place}: what it says of its net cannot be read ({line}); give a whole checkpoint"
+        ) from error
 
 
 def read_package(folder: Path) -> Source | NetSource:

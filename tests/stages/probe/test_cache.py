@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -91,6 +92,22 @@ def test_an_unfinished_split_is_not_seen(tmp_path, backbone):
     with pytest.raises(DatasetError, match="2 images lack features, first 1-1"):
         short.finish()
     assert [p.suffix for p in tmp_path.iterdir()] == [".part"]
+
+
+def test_a_split_that_was_stopped_while_it_got_its_name_goes_on(tmp_path, backbone, monkeypatch):
+    batches, replace = world(3, 1, "noise"), Path.replace
+
+    def stopped(self, target):
+        if self.suffix == ".part":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fill(writer(tmp_path, batches), backbone, batches, SIDE, GRID)
+    assert fill(writer(tmp_path, batches), Counting(backbone, stop=0), batches, SIDE, GRID) == 0
+    assert [p.suffix for p in tmp_path.iterdir()] == [""] and not list(tmp_path.rglob("done.npy"))
 
 
 def test_the_limit_names_the_size_and_the_setting(tmp_path):

@@ -74,7 +74,7 @@ class CTIViT(nn.Module):
         self.bg_token = nn.Parameter(torch.zeros(1, 1, dim)) if background_token else None
         self.pos_embed_cls = nn.Parameter(torch.zeros(1, self.tokens, dim))
         self.pos_embed_pat = nn.Parameter(torch.zeros(1, grid * grid, dim))
-        rates = torch.linspace(0, drop_path, depth).tolist()
+        rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()  # also of a net on meta
         self.blocks = nn.ModuleList(TokenBlock(i, dim, heads, mlp_ratio, rate) for i, rate in enumerate(rates))
         for table in (self.cls_token, self.pos_embed_cls, self.pos_embed_pat):
             small_normal_(table)

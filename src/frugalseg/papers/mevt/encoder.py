@@ -113,7 +113,7 @@ class Encoder(nn.Module):
         for name, values in {"widths": widths, "blocks": blocks, "heads": heads, "reductions": reductions}.items():
             if len(values) != 4:
                 raise ValueError(f"{name} must have 4 values, one per stage, got {list(values)}")
-        rates = iter(torch.linspace(0, drop_path, sum(blocks)).tolist())
+        rates = iter(torch.linspace(0, drop_path, sum(blocks), device="cpu").tolist())  # also of a net on meta
         self.stages = nn.ModuleList(
             Stage(
                 inputs=widths[i - 1] if i else 3,

@@ -182,9 +182,10 @@ class CacheWriter:
             raise DatasetError(f"{self.part}: {len(missing)} images lack features, first {missing[0]}; run again")
         for rows in (self._features, self._masks, self._done):
             rows.close()
-        (self.part / "done.npy").unlink()
         shutil.rmtree(self.final, ignore_errors=True)
         self.part.replace(self.final)
+        # last: whoever is stopped before finds the part as it was
+        (self.final / "done.npy").unlink(missing_ok=True)
 
 
 class _Rows:
