@@ -108,6 +108,17 @@ def table(content: dict[str, Any]) -> list[str]:
         f" {content['git'][:8]}, {content['machine']['cores']} cores, "
         f"{'all kinds on all stages' if content['nightly'] else 'the bounded set'}.",
     ]
+    return [*lines, *_unequal(content["differ_when_run_twice"])]
+
+
+def _unequal(differ: dict[str, list[str]]) -> list[str]:
+    """Which files of two undisturbed runs are not the same bytes, and why: their names, and in how many stages."""
+    if not differ:
+        return []
+    lines = ["", "Two undisturbed runs give the same files but for these:", ""]
+    for why, names in sorted(differ.items()):
+        below = {"/".join(name.split("/")[2:]) for name in names}
+        lines.append(f"- {', '.join(f'`{name}`' for name in sorted(below))} ({len(names)} places): {why}")
     return lines
 
 
