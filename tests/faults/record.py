@@ -115,10 +115,10 @@ def _unequal(differ: dict[str, list[str]]) -> list[str]:
     """Which files of two undisturbed runs are not the same bytes, and why: their names, and in how many stages."""
     if not differ:
         return []
-    lines = ["", "Two undisturbed runs give the same files but for these:", ""]
+    lines = ["", "Two undisturbed runs give the same files but for these, with the number of places:", ""]
     for why, names in sorted(differ.items()):
         below = {"/".join(name.split("/")[2:]) for name in names}
-        lines.append(f"- {', '.join(f'`{name}`' for name in sorted(below))} ({len(names)} places): {why}")
+        lines.append(f"- {', '.join(f'`{name}`' for name in sorted(below))} (in {len(names)}): {why}")
     return lines
 
 

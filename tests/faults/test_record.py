@@ -45,7 +45,7 @@ def test_the_table_has_a_row_for_each_kind(content, tmp_path):
     assert lines[0] == "| fault | SFC | CTI | survived |"
     assert sum(line.startswith("| ") for line in lines) == 1 + len(KINDS)
     assert "| disk full | 0 of 1 | - | 0 of 1 |" in lines and any("4 kills, 75 %" in line for line in lines)
-    assert lines[-2:] == ["- `maps/*.png` (1 places): header", "- `done.json` (1 places): times"]
+    assert lines[-2:] == ["- `maps/*.png` (in 1): header", "- `done.json` (in 1): times"]
     page = tmp_path / "PAGE.md"
     page.write_text("before\n<!-- x: begin (python -m tests.faults --into) -->\noutdated\n<!-- x: end -->\nafter\n")
     write_table(page, "x", content)
